@@ -1,0 +1,69 @@
+"""NumPy or CuPy, chosen by the array at hand. No other file names cupy.
+
+An operation starts with ``xp = array_module(x)`` and then calls ``xp`` as it would call NumPy. There is no
+global switch: hand an operation a CuPy array and it runs on the GPU, hand it a NumPy array and it runs here.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .errors import InputError
+
+Array: TypeAlias = Any
+"""A ``numpy.ndarray`` or a ``cupy.ndarray``."""
+
+
+def array_module(x: Array) -> ModuleType:
+    """The module whose functions take ``x``: ``numpy`` for a host array, ``cupy`` for a device array."""
+    if isinstance(x, np.ndarray):
+        return np
+    # A CuPy array can only exist once cupy is imported, so nothing is imported here.
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(x, cupy.ndarray):
+        return cupy
+    raise TypeError(f"expected a NumPy or CuPy array, got {type(x).__name__}")
+
+
+def load_cupy() -> ModuleType:
+    """Import CuPy and make sure a GPU answers.
+
+    Raises:
+        InputError: CuPy is not installed, or it finds no GPU.
+    """
+    try:
+        import cupy
+    except ImportError:
+        raise InputError('the GPU needs CuPy, which is not installed: pip install "mrcnn-scratch[gpu]"') from None
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise InputError(f"CuPy is installed, but no GPU answers ({error}): use --device cpu") from None
+    if count == 0:
+        raise InputError("CuPy is installed, but it sees no GPU: use --device cpu")
+    return cupy
+
+
+def to_device(x: Any, like: Array) -> Array:
+    """``x`` as an array of the kind that ``like`` is: one copy to the GPU, or none."""
+    return array_module(like).asarray(x)
+
+
+def to_host(x: Array) -> Any:
+    """``x`` as a NumPy array: waits for the GPU and copies from it, or returns ``x`` itself."""
+    return x if isinstance(x, np.ndarray) else x.get()
+
+
+def scatter_add(target: Array, indices: Any, values: Array) -> None:
+    """``target[indices] += values`` in place, with every duplicate index counted.
+
+    Plain ``target[indices] += values`` keeps one of the duplicates, and on a GPU not even a known one.
+    """
+    if isinstance(target, np.ndarray):
+        np.add.at(target, indices, values)
+    else:
+        import cupyx
+
+        cupyx.scatter_add(target, indices, values)

@@ -1,0 +1,56 @@
+"""What goes into training and what comes out of detection: one object per image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .backend import Array
+
+
+@dataclass(frozen=True)
+class Target:
+    """The objects in one image, as labelled. Host arrays.
+
+    Attributes:
+        boxes: (G, 4) float32, ``x1, y1, x2, y2`` in pixels, no +1.
+        labels: (G,) int64, 1 and up; 0 is background and labels no object.
+        masks: (G, H, W) bool, the visible pixels of each object, at image size.
+        crowd: (G,) bool, COCO's ``iscrowd``: neither an object to learn nor a mistake to find. All False by default.
+        areas: (G,) float64, pixels, COCO's ``area``, by which evaluation sorts objects into small, medium and
+            large. By default the number of pixels in the mask.
+    """
+
+    boxes: Array
+    labels: Array
+    masks: Array
+    crowd: Array = None
+    areas: Array = None
+
+    def __post_init__(self) -> None:
+        if self.crowd is None:
+            object.__setattr__(self, "crowd", np.zeros(len(self.labels), bool))
+        if self.areas is None:
+            object.__setattr__(self, "areas", self.masks.sum(axis=(1, 2), dtype=np.float64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The objects that the network sees in one image, best first. Host arrays.
+
+    Attributes:
+        boxes: (R, 4) float32, ``x1, y1, x2, y2`` in pixels of the image as it was handed over.
+        labels: (R,) int64, 1 and up.
+        scores: (R,) float32 in (0, 1].
+        masks: (R, H, W) bool, at image size.
+    """
+
+    boxes: Array
+    labels: Array
+    scores: Array
+    masks: Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
