@@ -67,3 +67,34 @@ def scatter_add(target: Array, indices: Any, values: Array) -> None:
         import cupyx
 
         cupyx.scatter_add(target, indices, values)
+
+
+def add_windows(target: Array, windows: Array, batch: Array, top: Array, left: Array) -> None:
+    """Add small windows into feature maps in place; where windows overlap, all of them count.
+
+    Args:
+        target: (N, H, W, C), changed.
+        windows: (R, h, w, C); the parts that hang over the bottom or right edge of the map are dropped.
+        batch: (R,) int64, the map that each window belongs to.
+        top: (R,) int64, its first row. ``left``: (R,) int64, its first column. Both at least 0.
+        left: see ``top``.
+    """
+    _, height, width, _ = target.shape
+    if isinstance(target, np.ndarray):
+        # On the CPU a slice addition runs along whole rows and needs no atomics: far faster than np.add.at.
+        for n, y, x, window in zip(batch.tolist(), top.tolist(), left.tolist(), windows, strict=True):
+            place = target[n, y : y + windows.shape[1], x : x + windows.shape[2]]
+            place += window[: place.shape[0], : place.shape[1]]
+        return
+    xp = array_module(target)
+    rows = top[:, None] + xp.arange(windows.shape[1])  # (R, h)
+    columns = left[:, None] + xp.arange(windows.shape[2])  # (R, w)
+    inside = (rows < height)[:, :, None, None] & (columns < width)[:, None, :, None]
+    rows, columns = xp.minimum(rows, height - 1), xp.minimum(columns, width - 1)
+    indices = (batch[:, None, None], rows[:, :, None], columns[:, None, :])
+    scatter_add(target, indices, xp.where(inside, windows, 0))
+
+
+def tile_bytes(x: Array) -> int:
+    """How large a temporary may be so that it is cheap: about a core's cache on the CPU, far more on a GPU."""
+    return 2**20 if isinstance(x, np.ndarray) else 2**28

@@ -1,0 +1,1 @@
+"""What the network looks at: toy scenes of shapes, and labelled images of your own."""

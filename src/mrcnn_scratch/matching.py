@@ -1,0 +1,61 @@
+"""Which anchor or proposal answers for which object, and which of them are learned from."""
+
+import numpy as np
+
+from .backend import Array, array_module, to_device, to_host
+
+BELOW_LOW = -1
+BETWEEN = -2
+
+
+def match(iou: Array, *, high: float, low: float, allow_low_quality: bool) -> Array:
+    """Give each candidate (anchor or proposal) the object that it overlaps most, if it overlaps it enough.
+
+    Args:
+        iou: (G, A), the IoU of every object with every candidate.
+        high: at or above this a candidate is a positive for its best object.
+        low: below this it is a negative (background). Between the two it is neither and is not learned from.
+        allow_low_quality: also make positive each candidate that is some object's best (or tied for best), however low,
+            so that no object goes without (Faster R-CNN, section 3.1.2, condition (i)).
+
+    Returns:
+        (A,) int64: index of the object, -1 below ``low``, -2 between. Without objects all are -1.
+    """
+    xp = array_module(iou)
+    objects, candidates = iou.shape
+    if objects == 0:
+        return xp.full(candidates, BELOW_LOW, dtype=xp.int64)
+    best_object = iou.argmax(axis=0)
+    best_iou = iou.max(axis=0)
+    matched = xp.where(best_iou < low, BELOW_LOW, xp.where(best_iou < high, BETWEEN, best_object))
+    if allow_low_quality:
+        is_best = (iou == iou.max(axis=1, keepdims=True)).any(axis=0)
+        matched = xp.where(is_best, best_object, matched)
+    return matched.astype(xp.int64)
+
+
+def sample_balanced(matched: Array, *, size: int, positive_fraction: float, rng: np.random.Generator) -> Array:
+    """Choose at random which candidates a loss sees, so that the many negatives do not drown the positives.
+
+    Args:
+        matched: (A,) as :func:`match` returns it.
+        size: how many to choose at most.
+        positive_fraction: at most this part of ``size`` are positives; negatives fill the rest.
+        rng: decides on the host, so that a seed means the same on a CPU and a GPU.
+
+    Returns:
+        (S,) int64 indices, positives first (Faster R-CNN, section 3.1.3).
+    """
+    on_host = to_host(matched)
+    positives = np.flatnonzero(on_host >= 0)
+    negatives = np.flatnonzero(on_host == BELOW_LOW)
+    positives = _choose(positives, int(size * positive_fraction), rng)
+    negatives = _choose(negatives, size - len(positives), rng)
+    return to_device(np.concatenate([positives, negatives]), like=matched)
+
+
+def _choose(candidates: Array, limit: int, rng: np.random.Generator) -> Array:
+    """At most ``limit`` of ``candidates``, in their own order."""
+    if len(candidates) <= limit:
+        return candidates
+    return np.sort(rng.choice(candidates, limit, replace=False))

@@ -1,0 +1,33 @@
+"""ReLU and the logistic sigmoid."""
+
+from ..backend import Array, array_module
+from .contract import Backward, differentiable
+
+
+@differentiable
+def relu(x: Array) -> tuple[Array, Backward]:
+    """``max(x, 0)``, any shape. ``backward(dy) -> dx``: passes ``dy`` where ``x > 0``, else 0."""
+    xp = array_module(x)
+    y = xp.maximum(x, 0)
+
+    def backward(dy: Array) -> Array:
+        return dy * (y > 0)  # y > 0 exactly where x > 0, and y is kept anyway by whoever comes next
+
+    return y, backward
+
+
+@differentiable
+def sigmoid(x: Array) -> tuple[Array, Backward]:
+    """``1 / (1 + exp(-x))``, any shape. ``backward(dy) -> dx = dy y (1 - y)``."""
+    y = logistic(x)
+
+    def backward(dy: Array) -> Array:
+        return dy * y * (1 - y)
+
+    return y, backward
+
+
+def logistic(x: Array) -> Array:
+    """The logistic sigmoid by itself. Through tanh, which cannot overflow: ``(1 + tanh(x / 2)) / 2``."""
+    xp = array_module(x)
+    return 0.5 * (1 + xp.tanh(0.5 * x))

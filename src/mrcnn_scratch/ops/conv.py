@@ -1,0 +1,182 @@
+"""Convolution and transposed convolution, each with its backward, as matrix products over image patches (im2col).
+
+A patch is what one window of the kernel sees: KH x KW pixels of C channels. Lay every patch out as a row of KH*KW*C numbers, and
+the convolution is one product with the weight laid out as (KH*KW*C, F). The rows repeat each pixel KH*KW times, so they are
+made tile by tile in one small buffer that stays in cache, used, and overwritten: never kept.
+"""
+
+from collections.abc import Iterator
+
+from ..backend import Array, array_module, tile_bytes
+from .contract import Backward, differentiable
+from .linear import sum_rows
+from .padding import pad, unpad
+
+
+@differentiable
+def conv2d(
+    x: Array, weight: Array, bias: Array | None = None, *, stride: int = 1, padding: int = 0
+) -> tuple[Array, Backward]:
+    """Cross-correlate ``x`` with F kernels: ``y[n, i, j, f] = b[f] + sum_{a,b,c} x[n, i s + a - p, j s + b - p, c] W[a, b, c, f]``.
+
+    Args:
+        x: (N, H, W, C).
+        weight: (KH, KW, C, F).
+        bias: (F,) or None.
+        stride: s, the step of the window.
+        padding: p, the border of zeros on every side.
+
+    Returns:
+        ``y`` (N, OH, OW, F) with ``OH = (H + 2p - KH) // s + 1``, and ``backward(dy) -> dx, dweight, dbias``
+        (no ``dbias`` without a bias).
+    """
+    kernel = weight.shape[:2]
+    y = _correlate(pad(x, padding), weight, bias, stride)
+
+    def backward(dy: Array) -> tuple[Array, ...]:
+        if stride == 1 and padding < min(kernel):
+            dx, dweight = _backward_stride_1(x, weight, dy, padding)
+        else:
+            dx, dweight = _backward_any_stride(x, weight, dy, stride, padding)
+        return (dx, dweight) if bias is None else (dx, dweight, sum_rows(dy))
+
+    return y, backward
+
+
+@differentiable
+def conv_transpose2d(
+    x: Array, weight: Array, bias: Array | None = None, *, stride: int = 1
+) -> tuple[Array, Backward]:
+    """The transpose of a convolution: every input pixel stamps ``x W`` onto the output, ``stride`` apart.
+
+    ``y[n, i s + a, j s + b, f] += sum_c x[n, i, j, c] W[a, b, c, f]`` over all i, j, a, b. Where a convolution gathers patches,
+    this scatters them, so its backward is a convolution.
+
+    Args:
+        x: (N, H, W, C).
+        weight: (KH, KW, C, F): C in, F out.
+        bias: (F,) or None.
+        stride: s, the distance of the stamps.
+
+    Returns:
+        ``y`` (N, (H - 1) s + KH, (W - 1) s + KW, F) and ``backward(dy) -> dx, dweight, dbias`` (no ``dbias`` without a bias).
+    """
+    n, height, width, channels = x.shape
+    kh, kw, _, features = weight.shape
+    per_pixel = weight.transpose(2, 0, 1, 3).reshape(channels, -1)  # (C, KH KW F)
+    stamps = (x.reshape(-1, channels) @ per_pixel).reshape(n, height, width, kh, kw, features)
+    y = _scatter_patches(stamps, ((height - 1) * stride + kh, (width - 1) * stride + kw), stride)
+    if bias is not None:
+        y += bias
+
+    def backward(dy: Array) -> tuple[Array, ...]:
+        gather = weight.transpose(0, 1, 3, 2)  # (KH, KW, F, C)
+        dx = _correlate(dy, gather, None, stride)
+        dweight = _weight_gradient(dy, x, (kh, kw), stride).transpose(0, 1, 3, 2)
+        return (dx, dweight) if bias is None else (dx, dweight, sum_rows(dy))
+
+    return y, backward
+
+
+def _correlate(x: Array, weight: Array, bias: Array | None, stride: int) -> Array:
+    """Convolution without padding: (N, H, W, C) and (KH, KW, C, F) to (N, OH, OW, F)."""
+    xp = array_module(x)
+    matrix = weight.reshape(-1, weight.shape[-1])  # (KH KW C, F)
+    windows = _windows(x, weight.shape[:2], stride)
+    y = xp.empty((*windows.shape[:3], weight.shape[-1]), dtype=x.dtype)
+    for tile, patches in _tiles(windows):
+        rows = xp.matmul(patches, matrix)
+        y[tile] = (rows if bias is None else rows + bias).reshape(y[tile].shape)
+    return y
+
+
+def _backward_stride_1(x: Array, weight: Array, dy: Array, padding: int) -> tuple[Array, Array]:
+    """Both gradients from the patches of ``dy`` alone.
+
+    Input pixel q meets kernel place k in output p = q + padding - k, so with patches of ``dy`` around q:
+    ``dx[q] = sum_k dy[q + padding - k] W[k]^T`` and ``dW[k] = sum_q x[q]^T dy[q + padding - k]``.
+    The index of ``dy`` falls as k rises: a correlation with the kernel turned by 180 degrees, over ``dy`` padded by K - 1 - padding.
+    """
+    xp = array_module(x)
+    kh, kw, channels, features = weight.shape
+    turned = weight[::-1, ::-1].transpose(0, 1, 3, 2).reshape(-1, channels)  # (KH KW F, C)
+    dx = xp.empty(x.shape, dtype=dy.dtype)
+    dturned = xp.zeros((channels, kh * kw * features), dtype=dy.dtype)
+    padded = pad(dy, (kh - 1 - padding, kw - 1 - padding))
+    for tile, patches in _tiles(_windows(padded, (kh, kw), 1)):
+        dx[tile] = xp.matmul(patches, turned).reshape(dx[tile].shape)
+        dturned += xp.matmul(x[tile].reshape(-1, channels).T, patches)
+    dweight = dturned.reshape(channels, kh, kw, features)[:, ::-1, ::-1].transpose(1, 2, 0, 3)
+    return dx, dweight
+
+
+def _backward_any_stride(
+    x: Array, weight: Array, dy: Array, stride: int, padding: int
+) -> tuple[Array, Array]:
+    """The direct backward: ``dW = patches(x)^T dy``, and ``dy W^T`` scattered back to where the patches came from."""
+    kh, kw, channels, features = weight.shape
+    padded = pad(x, padding)
+    dweight = _weight_gradient(padded, dy, (kh, kw), stride)
+    dpatches = dy.reshape(-1, features) @ weight.reshape(-1, features).T  # (N OH OW, KH KW C)
+    dpatches = dpatches.reshape(*dy.shape[:3], kh, kw, channels)
+    return unpad(_scatter_patches(dpatches, padded.shape[1:3], stride), padding), dweight
+
+
+def _weight_gradient(x: Array, dy: Array, kernel: tuple[int, int], stride: int) -> Array:
+    """``sum over patches of patch^T dy``: the weight gradient (KH, KW, C, F) of a convolution without padding."""
+    xp = array_module(x)
+    channels, features = x.shape[-1], dy.shape[-1]
+    dweight = xp.zeros((kernel[0] * kernel[1] * channels, features), dtype=dy.dtype)
+    for tile, patches in _tiles(_windows(x, kernel, stride)):
+        dweight += xp.matmul(patches.T, dy[tile].reshape(-1, features))
+    return dweight.reshape(*kernel, channels, features)
+
+
+def _windows(x: Array, kernel: tuple[int, int], stride: int) -> Array:
+    """All patches of ``x`` (N, H, W, C) as a view: (N, OH, OW, KH, KW, C). Nothing is copied."""
+    xp = array_module(x)
+    n, height, width, channels = x.shape
+    rows, columns = (height - kernel[0]) // stride + 1, (width - kernel[1]) // stride + 1
+    sn, sh, sw, sc = x.strides
+    shape = (n, rows, columns, *kernel, channels)
+    return xp.lib.stride_tricks.as_strided(x, shape, (sn, sh * stride, sw * stride, sh, sw, sc))
+
+
+def _tiles(windows: Array) -> Iterator[tuple[tuple[slice, slice], Array]]:
+    """Patches as matrix rows, some images or some output rows at a time.
+
+    Yields:
+        ``(images, rows)`` slices, and the patches there as (images rows OW, KH KW C). The rows share
+        one buffer: each tile overwrites the last.
+    """
+    xp = array_module(windows)
+    n, height, width, kh, kw, channels = windows.shape
+    numbers = kh * kw * channels
+    if windows.size == 0:
+        return
+    if kh == kw == 1 and windows.flags.c_contiguous:  # a 1x1 kernel: the pixels are the patches
+        yield (slice(0, n), slice(0, height)), windows.reshape(-1, numbers)
+        return
+    fitting = max(1, tile_bytes(windows) // (width * numbers * windows.itemsize))  # output rows in a tile
+    images, rows = max(1, min(n, fitting // height)), min(height, fitting)
+    buffer = xp.empty((images, rows, width, kh, kw, channels), dtype=windows.dtype)
+    for i in range(0, n, images):
+        for j in range(0, height, rows):
+            tile = (slice(i, min(i + images, n)), slice(j, min(j + rows, height)))
+            view = windows[tile]
+            patches = buffer.reshape(-1)[: view.size].reshape(view.shape)
+            patches[...] = view
+            yield tile, patches.reshape(-1, numbers)
+
+
+def _scatter_patches(patches: Array, size: tuple[int, int], stride: int) -> Array:
+    """Add patches (N, OH, OW, KH, KW, C) back to where :func:`_windows` reads them: (N, *size, C)."""
+    xp = array_module(patches)
+    n, rows, columns, kh, kw, channels = patches.shape
+    if kh == kw == stride and size == (rows * stride, columns * stride):  # side by side: nothing to add up
+        return patches.transpose(0, 1, 3, 2, 4, 5).reshape(n, *size, channels)
+    out = xp.zeros((n, *size, channels), dtype=patches.dtype)
+    for a in range(kh):
+        for b in range(kw):
+            out[:, a : a + stride * rows : stride, b : b + stride * columns : stride][:, :rows, :columns] += patches[:, :, :, a, b]
+    return out
