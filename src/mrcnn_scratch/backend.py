@@ -53,7 +53,8 @@ def to_device(x: Any, like: Array) -> Array:
 
 def to_host(x: Array) -> Any:
     """``x`` as a NumPy array: waits for the GPU and copies from it, or returns ``x`` itself."""
-    return x if isinstance(x, np.ndarray) else x.get()
+    # np.generic: where CuPy gives a 0-d array, such as for a sum, NumPy gives a scalar.
+    return x if isinstance(x, (np.ndarray, np.generic)) else x.get()
 
 
 def scatter_add(target: Array, indices: Any, values: Array) -> None:

@@ -104,7 +104,7 @@ def match_detections(
         excused: (A, T, D) bool, the detections that found an ignored object.
     """
     count = len(crowd)
-    limits = np.minimum(thresholds, 1 - 1e-10)[:, None]  # (T, 1)
+    limits = np.minimum(thresholds, 1 - 1e-10)[:, None]  # (T, 1); an IoU of 1 may come out a hair less
     proper = ~ignored[:, None]  # (A, 1, G)
     taken = np.zeros((len(ignored), len(thresholds), count), bool)  # (A, T, G)
     correct = np.zeros((len(ignored), len(thresholds), len(overlaps)), bool)  # (A, T, D)
@@ -114,7 +114,7 @@ def match_detections(
         found = (possible & proper).any(axis=-1)  # (A, T)
         correct[..., d] = found
         excused[..., d] = possible.any(axis=-1) & ~found
-        possible &= proper | ~found[..., None]
+        possible &= proper | ~found[..., None]  # ignored ones only where there is no other
         preference = np.where(possible, overlaps[d], -1.0)
         best = count - 1 - preference[..., ::-1].argmax(axis=-1)  # backwards: argmax is the first of equals
         taken |= possible & (np.arange(count) == best[..., None])

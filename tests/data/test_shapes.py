@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,11 @@ def test_box_of_one_pixel_has_width_one():
     np.testing.assert_array_equal(mask_boxes(mask), [[3, 2, 4, 3]])
 
 
+def test_a_triangle_is_wider_than_high():
+    """Half the width is 6 / sin 60 = 6.93, to the nearest pixel."""
+    assert Shape(3, 10, 10, half_size=6, colour=RED).box == (10 - 7, 10 - 6, 10 + 7 + 1, 10 + 6 + 1)
+
+
 def test_a_half_hidden_shape_keeps_the_box_of_what_is_seen():
     left, right = Shape(1, 4, 4, 2, RED), Shape(1, 6, 4, 2, GREEN)
     _, target = paint(12, BACKGROUND, [left, right])
@@ -125,6 +131,19 @@ def iou(a, b):
     height = min(a[3], b[3]) - max(a[1], b[1])
     both = max(width, 0) * max(height, 0)
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+@pytest.mark.parametrize("max_iou", [0.0, 0.1, 0.3, 0.7])
+def test_of_two_that_overlap_the_earlier_stays(max_iou):
+    for seed in range(40):
+        config = ShapesConfig(size=64, max_objects=10, half_size=(6, 20), max_iou=max_iou)
+        _, everything = random_shapes(np.random.default_rng(seed), replace(config, max_iou=1))
+        kept = []
+        for shape in everything:
+            boxes = [np.clip(s.box, 0, 64).tolist() for s in (shape, *kept)]
+            if all(iou(boxes[0], other) <= max_iou for other in boxes[1:]):
+                kept.append(shape)
+        assert random_shapes(np.random.default_rng(seed), config)[1] == kept
 
 
 # Properties

@@ -89,7 +89,7 @@ class Shape:
 
     @property
     def half_width(self) -> int:
-        """Columns from the centre to the left and to the right end: more than ``half_size`` for a triangle."""
+        """Columns from the centre to the left and the right end: more than ``half_size`` for a triangle."""
         return round(self.half_size / math.sin(math.pi / 3)) if self.label == 3 else self.half_size
 
     @property
@@ -130,7 +130,7 @@ class ShapesDataset:
         return self.length
 
     def __getitem__(self, i: int) -> tuple[Array, Target]:
-        """Scene ``i``: image (H, W, 3) uint8 and its objects. As in a list, -1 is the last scene, if there is one.
+        """Scene ``i``: image (H, W, 3) uint8 and its objects. -1 is the last scene if there is one.
 
         Raises:
             IndexError: there is no scene ``i``.
@@ -184,8 +184,8 @@ def paint(size: int, background: tuple[int, int, int], shapes: Sequence[Shape]) 
         shapes: at most 255, lowest first.
 
     Returns:
-        The image (H, W, 3) uint8, and the shapes of which a pixel can be seen, in the same order: masks are the
-        visible pixels, boxes fit them tightly.
+        The image (H, W, 3) uint8, and the shapes of which a pixel can be seen, in the same order: masks are
+        the visible pixels, boxes fit them tightly.
     """
     # One picture of shape numbers gives both the colours and the masks, so the two agree to the pixel.
     numbers = Image.new("L", (size, size), 0)

@@ -25,7 +25,7 @@ def upsample_nearest(x: Array, size: tuple[int, int]) -> tuple[Array, Backward]:
         # Picking is a product with a 0/1 matrix; its backward is the product with the transpose.
         pick_rows = (xp.arange(height)[:, None] == rows).astype(dy.dtype)  # (H, OH)
         pick_columns = (xp.arange(width)[:, None] == columns).astype(dy.dtype)  # (W, OW)
-        over_rows = pick_rows @ dy.reshape(n, size[0], -1)  # (N, H, OW C)
+        over_rows = pick_rows @ dy.reshape(n, size[0], size[1] * channels)  # (N, H, OW C)
         return pick_columns @ over_rows.reshape(n, height, size[1], channels)  # (N, H, W, C)
 
     return y, backward

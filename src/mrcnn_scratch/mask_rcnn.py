@@ -1,0 +1,324 @@
+"""Mask R-CNN (He et al. 2017), the whole network: one method per stage, in the order of the data flow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .backbone import FPN, ResNet
+from .backend import Array, array_module, load_cupy, to_device, to_host
+from .config import SHAPES, Config
+from .data.transforms import Batch, check_target, make_batch, resize_boxes, resize_target
+from .errors import InputError
+from .nn import Layer, Sequential
+from .ops.contract import Backward, Once
+from .roi import (
+    BoxDetections,
+    BoxHead,
+    MaskHead,
+    RoITargets,
+    box_detections,
+    box_losses,
+    mask_loss,
+    mask_probabilities,
+    mask_targets,
+    paste_in_parts,
+    pool,
+    roi_targets,
+)
+from .rpn import AnchorGenerator, RPNHead, propose, rpn_losses, rpn_targets
+from .rpn.head import split_levels
+from .structures import Detections, Target
+
+
+class Losses(dict[str, Array]):
+    """The losses by name, each a 0-d array, and how many of the samples that they saw were objects."""
+
+    positive_anchors = 0
+    positive_rois = 0
+
+
+class MaskRCNN(Layer):
+    """Backbone and pyramid, region proposals, box head, mask head.
+
+    Args:
+        config: every number of the network.
+        rng: makes the initial weights.
+    """
+
+    def __init__(self, config: Config = SHAPES, rng: np.random.Generator | None = None) -> None:
+        rng = np.random.default_rng(0) if rng is None else rng
+        self.config = config
+        stages = config.backbone.stages
+        self.backbone = Sequential(
+            [ResNet(config.backbone, rng), FPN([stage.out for stage in stages], config.fpn_channels, rng)]
+        )
+        self.anchor_generator = AnchorGenerator(config.anchors.sizes, config.anchors.aspect_ratios)
+        self.rpn_head = RPNHead(config.fpn_channels, self.anchor_generator.per_place, rng)
+        self.box_head = BoxHead(config.fpn_channels, len(config.classes), config.roi, rng)
+        self.mask_head = MaskHead(config.fpn_channels, len(config.classes), config.roi, rng)
+
+    # The stages, in the order of the data flow. Images and targets are host arrays, all between is on the device.
+
+    def batch(self, images: Sequence[Array]) -> Batch:
+        """uint8 images (H, W, 3) to one normalised, resized, padded array."""
+        return make_batch(images, self.config.transform, like=self.like)
+
+    def features(self, pixels: Array) -> tuple[list[Array], Backward]:
+        """(N, H, W, 3) to the pyramid P2..P6, each (N, H_l, W_l, C)."""
+        features, backward = self.backbone(pixels)
+        return features, backward
+
+    def rpn(self, features: list[Array]) -> tuple[tuple[list[Array], list[Array]], Backward]:
+        """The pyramid to objectness logits (N, A_l) and deltas (N, A_l, 4) per level."""
+        outputs, backward = self.rpn_head(features)
+        return outputs, backward
+
+    def anchors(self, features: list[Array], pixels: Array) -> list[Array]:
+        """The anchors (A_l, 4) of each level, in pixels of the batch."""
+        grids = [level.shape[1:3] for level in features]
+        return self.anchor_generator.levels(grids, pixels.shape[1:3], array_module(pixels))
+
+    def proposals(
+        self, objectness: list[Array], deltas: list[Array], anchors: list[Array], batch: Batch
+    ) -> list[tuple[Array, Array]]:
+        """Per image the boxes worth looking at, (K, 4) and their scores (K,), best first."""
+        return propose(objectness, deltas, anchors, batch.sizes, self.config.rpn, training=self.training)
+
+    def pool(
+        self, features: list[Array], boxes: Array, batch_indices: Array, batch: Batch, resolution: int
+    ) -> tuple[Array, Backward]:
+        """RoI Align over P2..P5: boxes (R, 4) to (R, resolution, resolution, C)."""
+        largest = (max(h for h, _ in batch.sizes), max(w for _, w in batch.sizes))
+        return pool(
+            features[: len(self.config.backbone.stages)],
+            boxes,
+            batch_indices,
+            image_size=largest,
+            resolution=resolution,
+            config=self.config.roi,
+        )
+
+    # Inference.
+
+    def detect(self, images: Sequence[Array]) -> list[Detections]:
+        """The objects in each image.
+
+        Args:
+            images: uint8 (H, W, 3) RGB, of any sizes.
+
+        Returns:
+            One :class:`Detections` per image, best first, in pixels of the image as handed over.
+
+        Raises:
+            InputError: there are no images, or one is of another type or shape.
+        """
+        self.set_training(False)
+        batch = self.batch(images)
+        features, _ = self.features(batch.pixels)
+        (objectness, deltas), _ = self.rpn(features)
+        proposals = self.proposals(objectness, deltas, self.anchors(features, batch.pixels), batch)
+        found = self.detect_boxes(features, [boxes for boxes, _ in proposals], batch)
+        masks = self.detect_masks(features, found, batch)
+        return [
+            self._in_original_image(boxes, probabilities, size, original)
+            for boxes, probabilities, size, original in zip(
+                found, masks, batch.sizes, batch.original_sizes, strict=True
+            )
+        ]
+
+    def detect_boxes(
+        self, features: list[Array], proposals: list[Array], batch: Batch
+    ) -> list[BoxDetections]:
+        """Classify and refine the proposals of each image, filter and suppress."""
+        boxes, images = _flatten(proposals)
+        pooled, _ = self.pool(features, boxes, images, batch, self.config.roi.box_resolution)
+        (logits, deltas), _ = self.box_head(pooled)
+        ends = np.cumsum([len(p) for p in proposals])[:-1].tolist()
+        xp = array_module(boxes)
+        return [
+            box_detections(*parts, size, self.config.roi)
+            for *parts, size in zip(
+                xp.split(logits, ends), xp.split(deltas, ends), proposals, batch.sizes, strict=True
+            )
+        ]
+
+    def detect_masks(self, features: list[Array], found: list[BoxDetections], batch: Batch) -> list[Array]:
+        """The mask probabilities (R, 28, 28) of each image's detections, of their own class."""
+        boxes, images = _flatten([f.boxes for f in found])
+        pooled, _ = self.pool(features, boxes, images, batch, self.config.roi.mask_resolution)
+        logits, _ = self.mask_head(pooled)
+        xp = array_module(boxes)
+        probabilities = mask_probabilities(logits, xp.concatenate([f.labels for f in found]))
+        return list(xp.split(probabilities, np.cumsum([len(f.labels) for f in found])[:-1].tolist()))
+
+    def _in_original_image(
+        self, found: BoxDetections, probabilities: Array, size: tuple[int, int], original: tuple[int, int]
+    ) -> Detections:
+        boxes = resize_boxes(found.boxes, size, original)
+        masks = [
+            to_host(part > self.config.roi.mask_threshold) for part in paste_in_parts(probabilities, boxes, original)
+        ]
+        return Detections(
+            boxes=to_host(boxes),
+            labels=to_host(found.labels),
+            scores=to_host(found.scores),
+            masks=np.concatenate([np.zeros((0, *original), bool), *masks]),
+        )
+
+    # Training.
+
+    def losses(
+        self, images: Sequence[Array], targets: Sequence[Target], rng: np.random.Generator
+    ) -> tuple[Losses, Backward]:
+        """The five losses of a batch, and their joint backward.
+
+        Args:
+            images: uint8 (H, W, 3) RGB.
+            targets: one per image.
+            rng: samples anchors and proposals.
+
+        Returns:
+            The losses by name, each a 0-d array; and ``backward(weights=None)``, which adds the gradient of their sum, weighted
+            by a dict of numbers by name if given, to every parameter's ``grad``.
+
+        Raises:
+            InputError: an image or a target is not what it must be.
+        """
+        self.set_training(True)
+        batch = self.batch(images)
+        targets = self._resized_targets(targets, batch)
+        features, backward_features = self.features(batch.pixels)
+        rpn_loss, proposals, backward_rpn = self.rpn_branch(features, targets, batch, rng)
+        sample = roi_targets(proposals, targets, self.config.roi, rng)
+        box_loss, backward_box = self.box_branch(features, sample, batch)
+        masks_loss, backward_mask = self.mask_branch(features, sample, targets, batch)
+
+        def backward(weights: dict[str, float] | None = None) -> None:
+            weights = weights or {}
+            # All three branches read the same features, so their gradients add up there.
+            dfeatures = backward_rpn(weights)
+            for branch in (backward_box, backward_mask):
+                for i, dlevel in enumerate(branch(weights)):
+                    dfeatures[i] = dfeatures[i] + dlevel
+            backward_features(dfeatures)
+
+        losses = Losses({**box_loss, **masks_loss, **rpn_loss})
+        losses.positive_anchors, losses.positive_rois = rpn_loss.positive_anchors, len(sample.positives)
+        return losses, Once(backward)
+
+    def rpn_branch(
+        self, features: list[Array], targets: Sequence[Target], batch: Batch, rng: np.random.Generator
+    ) -> tuple[Losses, list[Array], Backward]:
+        """``loss_objectness`` and ``loss_rpn_box_reg``; the proposals (K, 4) of each image, on the host; the backward."""
+        (objectness, deltas), backward_head = self.rpn(features)
+        anchors = self.anchors(features, batch.pixels)
+        # To the heads a proposal is a constant: no gradient flows through its coordinates.
+        proposals = [to_host(boxes) for boxes, _ in self.proposals(objectness, deltas, anchors, batch)]
+        xp = array_module(batch.pixels)
+        sample = rpn_targets(
+            np.concatenate([to_host(level) for level in anchors]), [t.boxes for t in targets], self.config.rpn, rng
+        )
+        (loss_objectness, loss_box), backward_losses = rpn_losses(
+            xp.concatenate(objectness, axis=1), xp.concatenate(deltas, axis=1), sample, self.config.rpn
+        )
+        sizes = [level.shape[1] for level in objectness]
+
+        def backward(weights: dict[str, float]) -> list[Array]:
+            dobjectness, ddeltas = backward_losses(
+                weights.get("loss_objectness", 1.0), weights.get("loss_rpn_box_reg", 1.0)
+            )
+            dfeatures: list[Array] = backward_head(split_levels(dobjectness, sizes), split_levels(ddeltas, sizes))
+            return dfeatures
+
+        losses = Losses(loss_objectness=loss_objectness, loss_rpn_box_reg=loss_box)
+        losses.positive_anchors = int(sample.objectness.sum())
+        return losses, proposals, backward
+
+    def box_branch(self, features: list[Array], sample: RoITargets, batch: Batch) -> tuple[Losses, Backward]:
+        """``loss_classifier`` and ``loss_box_reg`` over the sampled proposals."""
+        boxes, images = (to_device(a, like=batch.pixels) for a in (sample.boxes, sample.image))
+        pooled, backward_pool = self.pool(features, boxes, images, batch, self.config.roi.box_resolution)
+        (logits, deltas), backward_head = self.box_head(pooled)
+        (loss_class, loss_box), backward_losses = box_losses(logits, deltas, sample, self.config.roi)
+
+        def backward(weights: dict[str, float]) -> list[Array]:
+            dlogits, ddeltas = backward_losses(weights.get("loss_classifier", 1.0), weights.get("loss_box_reg", 1.0))
+            dfeatures: list[Array] = backward_pool(backward_head(dlogits, ddeltas))
+            return dfeatures
+
+        return Losses(loss_classifier=loss_class, loss_box_reg=loss_box), backward
+
+    def mask_branch(
+        self, features: list[Array], sample: RoITargets, targets: Sequence[Target], batch: Batch
+    ) -> tuple[Losses, Backward]:
+        """``loss_mask`` over those of the sampled proposals that are objects."""
+        positives = sample.positives
+        boxes, images = (to_device(a[positives], like=batch.pixels) for a in (sample.boxes, sample.image))
+        pooled, backward_pool = self.pool(features, boxes, images, batch, self.config.roi.mask_resolution)
+        logits, backward_head = self.mask_head(pooled)
+        wanted = mask_targets(sample, targets, logits.shape[1])
+        loss, backward_loss = mask_loss(logits, sample.labels[positives], wanted)
+
+        def backward(weights: dict[str, float]) -> list[Array]:
+            dfeatures: list[Array] = backward_pool(backward_head(backward_loss(weights.get("loss_mask", 1.0))))
+            return dfeatures
+
+        return Losses(loss_mask=loss), backward
+
+    def _resized_targets(self, targets: Sequence[Target], batch: Batch) -> list[Target]:
+        resized = []
+        for i, (target, size, original) in enumerate(zip(targets, batch.sizes, batch.original_sizes, strict=True)):
+            check_target(target, original, len(self.config.classes), f"image {i}")
+            resized.append(resize_target(target, original, size))
+        return resized
+
+    # The arrays themselves.
+
+    @property
+    def like(self) -> Array:
+        """An array of the network: its kind and dtype are those of all others."""
+        return self.rpn_head.conv.weight.value  # type: ignore[attr-defined]
+
+    def state(self) -> dict[str, Array]:
+        """Every array of the network by its dotted name, as host arrays."""
+        return {name: to_host(array.value) for name, array in self.named_arrays()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over arrays by name, in the network's own kind and dtype.
+
+        Raises:
+            InputError: a name is missing or unknown, or a shape differs.
+        """
+        own = dict(self.named_arrays())
+        for problem, names in (("lacks", own.keys() - state.keys()), ("has unknown", state.keys() - own.keys())):
+            if names:
+                raise InputError(f"the state {problem} {', '.join(sorted(names)[:3])} ({len(names)} in all)")
+        for name, array in own.items():
+            if state[name].shape != array.value.shape:
+                raise InputError(f"{name} has shape {state[name].shape}, this network needs {array.value.shape}")
+            array.value = to_device(state[name], like=array.value).astype(array.value.dtype)
+
+    def astype(self, dtype: Any) -> "MaskRCNN":
+        """The same network with arrays of ``dtype``: float64 to check gradients."""
+        for _, array in self.named_arrays():
+            array.value = array.value.astype(dtype)
+        return self
+
+    def to(self, device: str) -> "MaskRCNN":
+        """The same network with its arrays on ``device``, "cpu" or "gpu".
+
+        Raises:
+            InputError: there is no GPU, or no CuPy.
+        """
+        move = load_cupy().asarray if device == "gpu" else to_host
+        for _, array in self.named_arrays():
+            array.value = move(array.value)
+        return self
+
+
+def _flatten(per_image: list[Array]) -> tuple[Array, Array]:
+    """Boxes of all images in a row (R, 4), and the image of each (R,)."""
+    xp = array_module(per_image[0])
+    images = np.repeat(np.arange(len(per_image)), [len(boxes) for boxes in per_image])
+    return xp.concatenate(per_image), xp.asarray(images)

@@ -1,0 +1,113 @@
+"""What a network is made of: arrays that are learned, arrays that are only kept, and the layers that hold them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ..backend import Array
+from ..ops.contract import Backward, Once
+
+
+class Parameter:
+    """An array that is learned.
+
+    Attributes:
+        value: the array. An optimiser replaces it.
+        grad: gradient of the loss, of the same shape; None before the first backward.
+        decay: whether weight decay pulls on it (not on norms and biases).
+        trainable: a frozen parameter is left as it is by the optimiser.
+    """
+
+    def __init__(self, value: Array, *, decay: bool = True) -> None:
+        self.value = value
+        self.grad: Array | None = None
+        self.decay = decay
+        self.trainable = True
+
+    def add_grad(self, gradient: Array) -> None:
+        """Add a gradient to those already there: a layer that is used five times gets five."""
+        self.grad = gradient if self.grad is None else self.grad + gradient
+
+
+class Buffer:
+    """An array that is part of the network but not learned by gradients: BatchNorm's running statistics."""
+
+    def __init__(self, value: Array) -> None:
+        self.value = value
+
+
+class Layer:
+    """Holds parameters and other layers as attributes, and maps an input to an output by :meth:`forward`.
+
+    Calling the layer returns ``(y, backward)``. ``backward(dy)`` adds to the parameters' ``grad`` and returns the gradient
+    of the input. In inference (``training`` False) the backward refuses, and everything it closed over is freed at once.
+    """
+
+    training = False
+
+    def forward(self, x: Any) -> tuple[Any, Backward]:
+        """``(y, backward)``; what a subclass writes."""
+        raise NotImplementedError
+
+    def __call__(self, x: Any) -> tuple[Any, Backward]:
+        y, backward = self.forward(x)
+        return y, Once(backward) if self.training else _no_backward
+
+    def children(self) -> Iterator[tuple[str, Any]]:
+        """``(name, child)``: parameters, buffers and layers held as attributes, lists numbered from 0."""
+        for name, child in vars(self).items():
+            if isinstance(child, Parameter | Buffer | Layer):
+                yield name, child
+            elif isinstance(child, list):
+                yield from ((f"{name}.{i}", item) for i, item in enumerate(child))
+
+    def named_arrays(self, prefix: str = "") -> Iterator[tuple[str, Parameter | Buffer]]:
+        """``(dotted name, parameter or buffer)`` of this layer and of all below it."""
+        for name, child in self.children():
+            if isinstance(child, Layer):
+                yield from child.named_arrays(f"{prefix}{name}.")
+            else:
+                yield prefix + name, child
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """``(dotted name, parameter)``, without the buffers."""
+        return ((name, array) for name, array in self.named_arrays() if isinstance(array, Parameter))
+
+    def apply(self, change: Callable[["Layer"], None]) -> None:
+        """Call ``change`` on this layer and on all below it."""
+        change(self)
+        for _, child in self.children():
+            if isinstance(child, Layer):
+                child.apply(change)
+
+    def set_training(self, training: bool) -> None:
+        """Whether backwards are kept, and BatchNorm uses the batch's own statistics."""
+
+        def change(layer: Layer) -> None:
+            layer.training = training
+
+        self.apply(change)
+
+
+class Sequential(Layer):
+    """Layers one after the other."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = list(layers)
+
+    def forward(self, x: Array) -> tuple[Array, Backward]:
+        """``x`` through every layer; the backward goes through theirs in reverse."""
+        backwards = []
+        for layer in self.layers:
+            x, backward = layer(x)
+            backwards.append(backward)
+
+        def backward_through_all(dy: Array) -> Array:
+            for backward in reversed(backwards):
+                dy = backward(dy)
+            return dy
+
+        return x, backward_through_all
+
+
+def _no_backward(*_: Any) -> Any:
+    raise RuntimeError("this forward pass ran in inference and kept nothing for a backward: set_training(True) first")

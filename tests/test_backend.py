@@ -1,0 +1,164 @@
+"""Arrays here and on the GPU: which library, to and fro, and adding where indices repeat."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import assert_close
+
+from mrcnn_scratch.backend import (
+    add_windows,
+    array_module,
+    load_cupy,
+    scatter_add,
+    tile_bytes,
+    to_device,
+    to_host,
+)
+from mrcnn_scratch.errors import InputError
+
+# Which library
+
+
+class DeviceArray:
+    """Just enough of a CuPy array: ``get`` copies it to the host."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+
+    def get(self):
+        return self.values
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A module that passes for CuPy, with one GPU."""
+    runtime = SimpleNamespace(
+        getDeviceCount=lambda: 1, CUDARuntimeError=type("CUDARuntimeError", (Exception,), {})
+    )
+    module = SimpleNamespace(ndarray=DeviceArray, asarray=DeviceArray, cuda=SimpleNamespace(runtime=runtime))
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    return module
+
+
+def test_the_array_at_hand_decides(cupy):
+    assert array_module(np.zeros(3)) is np
+    assert array_module(DeviceArray([1])) is cupy
+
+
+def test_array_module_of_what_is_given(xp):
+    assert array_module(xp.zeros(3)) is xp
+
+
+@pytest.mark.parametrize("not_an_array", [[1, 2], 3, None])
+def test_only_arrays_have_a_library(not_an_array):
+    with pytest.raises(TypeError, match=f"expected a NumPy or CuPy array, got {type(not_an_array).__name__}"):
+        array_module(not_an_array)
+
+
+def test_without_cupy_its_arrays_are_unknown(monkeypatch):
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    with pytest.raises(TypeError, match="DeviceArray"):
+        array_module(DeviceArray([1]))
+    assert "cupy" not in sys.modules  # and asking imports nothing
+
+
+def test_to_and_fro(cupy):
+    here = np.arange(3)
+    assert to_host(here) is here
+    assert to_device(here, like=here) is here
+    there = to_device(here, like=DeviceArray([0]))
+    assert isinstance(there, DeviceArray)
+    assert to_host(there).tolist() == [0, 1, 2]
+
+
+def test_to_host_takes_what_sums_return(xp):
+    """NumPy's sum over everything is a scalar and not an array; CuPy's is a 0-d array."""
+    assert float(to_host(xp.asarray([1.0, 2]).sum())) == 3
+
+
+def test_a_cache_is_small_and_a_gpu_is_not(cupy):
+    assert tile_bytes(np.zeros(1)) < 2**23 < tile_bytes(DeviceArray([0]))
+
+
+# Loading CuPy
+
+
+def test_load_cupy(cupy):
+    assert load_cupy() is cupy
+
+
+def test_cupy_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # makes `import cupy` fail
+    with pytest.raises(InputError, match=r'not installed: pip install "mrcnn-scratch\[gpu\]"'):
+        load_cupy()
+
+
+def test_no_gpu_answers(cupy):
+    def no_driver():
+        raise cupy.cuda.runtime.CUDARuntimeError("no driver")
+
+    cupy.cuda.runtime.getDeviceCount = no_driver
+    with pytest.raises(InputError, match=r"no GPU answers \(no driver\): use --device cpu"):
+        load_cupy()
+
+
+def test_there_is_no_gpu(cupy):
+    cupy.cuda.runtime.getDeviceCount = lambda: 0
+    with pytest.raises(InputError, match="sees no GPU: use --device cpu"):
+        load_cupy()
+
+
+# Adding where indices repeat
+
+
+def test_scatter_add_counts_duplicates(xp):
+    target = xp.asarray([100.0, 100, 100])
+    scatter_add(target, xp.asarray([0, 2, 2, 2]), xp.asarray([1.0, 2, 3, 4]))
+    assert to_host(target).tolist() == [101, 100, 109]
+
+
+def test_scatter_add_takes_an_index_per_axis(xp):
+    target = xp.zeros((2, 2))
+    scatter_add(target, (xp.asarray([0, 1, 1]), xp.asarray([1, 0, 0])), xp.asarray([1.0, 2, 3]))
+    assert to_host(target).tolist() == [[0, 1], [5, 0]]
+
+
+@given(indices=st.lists(st.integers(0, 3), max_size=20), seed=st.integers(0, 2**32 - 1))
+def test_scatter_add_is_a_loop(xp, indices, seed):
+    values = np.random.default_rng(seed).normal(size=(len(indices), 2))
+    target, expected = xp.zeros((4, 2)), np.zeros((4, 2))
+    scatter_add(target, xp.asarray(indices, dtype=xp.int64), xp.asarray(values))
+    for i, value in zip(indices, values, strict=True):
+        expected[i] += value
+    assert_close(target, expected)
+
+
+def test_add_windows_by_hand(xp):
+    """Two windows of 2 x 2 ones overlap in the middle; a third hangs over the bottom right corner."""
+    target = xp.zeros((1, 3, 3, 1))
+    places = [xp.asarray(v) for v in ([0, 0, 0], [0, 1, 2], [0, 1, 2])]  # map, first row, first column
+    add_windows(target, xp.ones((3, 2, 2, 1)), *places)
+    assert to_host(target)[0, :, :, 0].tolist() == [[1, 1, 0], [1, 2, 1], [0, 1, 2]]
+
+
+@given(
+    count=st.integers(0, 6),
+    window=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_add_windows_is_a_loop(xp, count, window, size, seed):
+    rng = np.random.default_rng(seed)
+    start, windows = rng.normal(size=(3, *size, 2)), rng.normal(size=(count, *window, 2))
+    batch, top, left = (rng.integers(limit, size=count) for limit in (3, *size))
+    expected = start.copy()
+    for r, i, j in np.ndindex(count, *window):
+        if top[r] + i < size[0] and left[r] + j < size[1]:
+            expected[batch[r], top[r] + i, left[r] + j] += windows[r, i, j]
+    target = xp.asarray(start)
+    add_windows(target, *(xp.asarray(a) for a in (windows, batch, top, left)))
+    assert_close(target, expected)
