@@ -18,7 +18,7 @@ ARRAY_LIBRARIES = {"numpy": lambda: nullcontext(np)}
 
 @pytest.fixture(scope="session", params=sorted(ARRAY_LIBRARIES))
 def xp(request):
-    """The library whose arrays operations are given: make them by ``xp.asarray``, read them by ``to_host``."""
+    """The library whose arrays operations get: make them by ``xp.asarray``, read them by ``to_host``."""
     with ARRAY_LIBRARIES[request.param]() as library:
         yield library
 

@@ -1,13 +1,13 @@
 """Is a gradient right? Compare it with differences of the function itself.
 
 An operation gives ``y, backward = op(*inputs)``. Take any ``dy`` and let ``L = sum(y * dy)``: then
-``backward(dy)`` has to be the gradient of the number L, and the slope of L can be measured without any calculus:
+``backward(dy)`` has to be the gradient of the number L, whose slope can be measured without any calculus:
 
     slope of L along v  =  sum(dy * (y(x + h v) - y(x - h v))) / 2h     wrong by about h^2
 
 * In float64, with h = 1e-5, measuring is good to ten digits, and a wrong formula is seldom right to seven.
-* ``dy`` is random. All ones would hide much: the values of a batch-normalised channel always add up to the same,
-  so with ones the true gradient is 0, and a backward that returns 0 would pass.
+* ``dy`` is random. All ones would hide much: a batch-normalised channel always adds up to the same, so with
+  ones the true gradient is 0, and a backward that returns 0 would pass.
 * Inputs and ``dy`` are read-only and are looked at again afterwards: an operation may not write to them.
 * At a kink, such as relu's at 0, there is no slope to measure: choose inputs further from it than h.
 """
@@ -24,8 +24,8 @@ def check_gradients(op, inputs, rng, *, xp=np, step=STEP, tolerance=TOLERANCE):
     """Check every element of every gradient. For single operations on small inputs.
 
     Args:
-        op: takes arrays of ``xp``, one per input, and returns ``(y, backward)``; ``y`` is an array, or a list, tuple
-            or dict of arrays, and ``backward`` takes the same kind of thing and returns one gradient per input.
+        op: takes arrays of ``xp``, one per input, and returns ``(y, backward)``; ``y`` is an array, or a
+            list, tuple or dict of arrays; ``backward`` takes the like and returns a gradient per input.
         inputs: float64 host arrays.
         rng: chooses ``dy``.
         xp: the array library to run ``op`` with.
@@ -50,10 +50,10 @@ def check_gradients(op, inputs, rng, *, xp=np, step=STEP, tolerance=TOLERANCE):
 def check_directional(op, inputs, rng, *, directions=3, xp=np, step=STEP, tolerance=TOLERANCE):
     """Check the slope along random directions. For blocks, where every element would take too long.
 
-    A wrong element changes the slope along almost every direction. Each input gets directions of its own, so that
-    an error in a small gradient does not drown in a large one. Arguments as in :func:`check_gradients`, and
-    ``directions`` per input. A layer's parameters are inputs too: let ``op`` take their values, put them in place
-    and run the layer.
+    A wrong element changes the slope along almost every direction. Each input gets directions of its own, so
+    that an error in a small gradient does not drown in a large one. A layer's parameters are inputs too: let
+    ``op`` take their values, put them in place and run the layer. Arguments are as in
+    :func:`check_gradients`, and ``directions`` per input.
     """
     dy, gradients = _run_backward(op, inputs, rng, xp)
     for k, gradient in enumerate(gradients):
@@ -69,7 +69,7 @@ def check_directional(op, inputs, rng, *, directions=3, xp=np, step=STEP, tolera
 
 
 def _run_backward(op, inputs, rng, xp):
-    """A random ``dy`` and the gradients for it, as lists of host arrays, of the right number, shape and dtype."""
+    """A random ``dy`` and its gradients, as lists of host arrays, after all checks that need no numbers."""
     given = [_read_only(x, xp) for x in inputs]
     y, backward = op(*given)
     dy = [rng.normal(size=part.shape) for part in _parts(y)]

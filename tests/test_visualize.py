@@ -100,9 +100,7 @@ def test_without_classes_the_number_is_written():
 
 def test_a_label_without_a_name():
     with pytest.raises(InputError, match="label 4 has no name: classes names the labels 1 to 3"):
-        visualize.draw_objects(
-            Figure().add_subplot(), IMAGES[0], np.ones((1, 4)), np.array([4]), classes=CLASSES
-        )
+        visualize.draw_objects(Figure().add_subplot(), IMAGES[0], np.ones((1, 4)), np.array([4]), classes=CLASSES)
     with pytest.raises(InputError, match="got 1 boxes and 2 labels"):
         visualize.draw_objects(Figure().add_subplot(), IMAGES[0], np.ones((1, 4)), np.array([1, 2]))
 
@@ -127,10 +125,18 @@ def test_an_overlay_changes_nothing_far_from_the_objects():
     assert not (changed & ~near).any()
 
 
+def test_the_pen_grows_with_a_large_picture():
+    """Twice the picture, twice the height and width of the label: four times its pixels."""
+    pixels = []
+    for side in (1000, 2000):
+        box = np.array([[side // 2, 90, side // 2 + 1, 91]])
+        found = Detections(box, np.array([1]), np.array([0.9]), np.zeros((1, 100, side), bool))
+        pixels.append(visualize.overlay(np.zeros((100, side, 3), np.uint8), found, CLASSES).any(axis=2).sum())
+    assert 3.5 < pixels[1] / pixels[0] < 4.5
+
+
 def test_an_empty_mask_does_no_harm():
-    found = Detections(
-        np.array([[5.0, 5, 9, 9]]), np.array([1]), np.array([0.9]), np.zeros((1, 20, 20), bool)
-    )
+    found = Detections(np.array([[5.0, 5, 9, 9]]), np.array([1]), np.array([0.9]), np.zeros((1, 20, 20), bool))
     assert visualize.overlay(np.zeros((20, 20, 3), np.uint8), found).any()
 
 
@@ -165,9 +171,7 @@ def test_labels_stay_inside_and_two_never_meet(first, second):
 
 def test_five_labels_of_one_place():
     ax = Figure(figsize=(3, 3)).add_axes((0, 0, 1, 1))
-    visualize.draw_objects(
-        ax, IMAGES[0], np.array(5 * [[40, 60, 50, 70]]), np.arange(1, 6), classes=tuple("vwxyz")
-    )
+    visualize.draw_objects(ax, IMAGES[0], np.array(5 * [[40, 60, 50, 70]]), np.arange(1, 6), classes=tuple("vwxyz"))
     draw(ax.figure)
     places = label_places(ax)
     assert all(covered(places[i], places[j]) < 1 for i in range(5) for j in range(i))

@@ -21,9 +21,9 @@ def array_module(x: Array) -> ModuleType:
     if isinstance(x, np.ndarray):
         return np
     # A CuPy array can only exist once cupy is imported, so nothing is imported here.
-    cupy = sys.modules.get("cupy")
+    cupy: Any = sys.modules.get("cupy")
     if cupy is not None and isinstance(x, cupy.ndarray):
-        return cupy
+        return cupy  # type: ignore[no-any-return]
     raise TypeError(f"expected a NumPy or CuPy array, got {type(x).__name__}")
 
 

@@ -1,7 +1,7 @@
 """Every number of the network, with the section of the paper that it comes from.
 
-Faster R-CNN is Ren et al. 2015 (arXiv:1506.01497), FPN is Lin et al. 2017 (arXiv:1612.03144), Mask R-CNN is He et al. 2017
-(arXiv:1703.06870). Where the papers are silent the numbers are torchvision's.
+Faster R-CNN is Ren et al. 2015 (arXiv:1506.01497), FPN is Lin et al. 2017 (arXiv:1612.03144), Mask R-CNN is He et al.
+2017 (arXiv:1703.06870). Where the papers are silent the numbers are torchvision's.
 """
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace

@@ -127,9 +127,7 @@ class MaskRCNN(Layer):
             )
         ]
 
-    def detect_boxes(
-        self, features: list[Array], proposals: list[Array], batch: Batch
-    ) -> list[BoxDetections]:
+    def detect_boxes(self, features: list[Array], proposals: list[Array], batch: Batch) -> list[BoxDetections]:
         """Classify and refine the proposals of each image, filter and suppress."""
         boxes, images = _flatten(proposals)
         pooled, _ = self.pool(features, boxes, images, batch, self.config.roi.box_resolution)
@@ -137,8 +135,8 @@ class MaskRCNN(Layer):
         ends = np.cumsum([len(p) for p in proposals])[:-1].tolist()
         xp = array_module(boxes)
         return [
-            box_detections(*parts, size, self.config.roi)
-            for *parts, size in zip(
+            box_detections(image_logits, image_deltas, image_proposals, size, self.config.roi)
+            for image_logits, image_deltas, image_proposals, size in zip(
                 xp.split(logits, ends), xp.split(deltas, ends), proposals, batch.sizes, strict=True
             )
         ]
@@ -179,8 +177,8 @@ class MaskRCNN(Layer):
             rng: samples anchors and proposals.
 
         Returns:
-            The losses by name, each a 0-d array; and ``backward(weights=None)``, which adds the gradient of their sum, weighted
-            by a dict of numbers by name if given, to every parameter's ``grad``.
+            The losses by name, each a 0-d array; and ``backward(weights=None)``, which adds the gradient of their sum,
+            weighted by a dict of numbers by name if given, to every parameter's ``grad``.
 
         Raises:
             InputError: an image or a target is not what it must be.
@@ -210,14 +208,17 @@ class MaskRCNN(Layer):
     def rpn_branch(
         self, features: list[Array], targets: Sequence[Target], batch: Batch, rng: np.random.Generator
     ) -> tuple[Losses, list[Array], Backward]:
-        """``loss_objectness`` and ``loss_rpn_box_reg``; the proposals (K, 4) of each image, on the host; the backward."""
+        """``loss_objectness`` and ``loss_rpn_box_reg``; each image's proposals (K, 4), on the host; the backward."""
         (objectness, deltas), backward_head = self.rpn(features)
         anchors = self.anchors(features, batch.pixels)
         # To the heads a proposal is a constant: no gradient flows through its coordinates.
         proposals = [to_host(boxes) for boxes, _ in self.proposals(objectness, deltas, anchors, batch)]
         xp = array_module(batch.pixels)
         sample = rpn_targets(
-            np.concatenate([to_host(level) for level in anchors]), [t.boxes for t in targets], self.config.rpn, rng
+            np.concatenate([to_host(level) for level in anchors]),
+            [t.boxes for t in targets],
+            self.config.rpn,
+            rng,
         )
         (loss_objectness, loss_box), backward_losses = rpn_losses(
             xp.concatenate(objectness, axis=1), xp.concatenate(deltas, axis=1), sample, self.config.rpn
@@ -278,7 +279,7 @@ class MaskRCNN(Layer):
     @property
     def like(self) -> Array:
         """An array of the network: its kind and dtype are those of all others."""
-        return self.rpn_head.conv.weight.value  # type: ignore[attr-defined]
+        return self.rpn_head.conv.weight.value
 
     def state(self) -> dict[str, Array]:
         """Every array of the network by its dotted name, as host arrays."""
@@ -291,7 +292,10 @@ class MaskRCNN(Layer):
             InputError: a name is missing or unknown, or a shape differs.
         """
         own = dict(self.named_arrays())
-        for problem, names in (("lacks", own.keys() - state.keys()), ("has unknown", state.keys() - own.keys())):
+        for problem, names in (
+            ("lacks", own.keys() - state.keys()),
+            ("has unknown", state.keys() - own.keys()),
+        ):
             if names:
                 raise InputError(f"the state {problem} {', '.join(sorted(names)[:3])} ({len(names)} in all)")
         for name, array in own.items():

@@ -6,8 +6,8 @@ Greedy NMS walks down the scores and keeps a box unless a kept, better box overl
 
 `kept` stands on both sides, so start from "all kept" and apply the rule again and again. The best box is right
 at once; when the best n are right the next one depends on those alone, so each pass makes at least one more right.
-Once a pass changes nothing, all are right, and that is greedy's answer. Chains of boxes that suppress each other are short, so a few
-passes over one IoU matrix do, where the walk would be a Python loop over boxes.
+Once a pass changes nothing, all are right, and that is greedy's answer. Chains of boxes that suppress each other are
+short, so a few passes over one IoU matrix do, where the walk would be a Python loop over boxes.
 """
 
 from .backend import Array, array_module
@@ -84,9 +84,7 @@ def keep_mask(boxes: Array, valid: Array, iou_threshold: float) -> Array:
     if rows * columns == 0:
         return valid
     step = max(1, PAIRS_AT_ONCE // columns**2)
-    parts = [
-        _keep_mask(boxes[i : i + step], valid[i : i + step], iou_threshold) for i in range(0, rows, step)
-    ]
+    parts = [_keep_mask(boxes[i : i + step], valid[i : i + step], iou_threshold) for i in range(0, rows, step)]
     return xp.concatenate(parts)
 
 

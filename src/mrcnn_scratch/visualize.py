@@ -145,9 +145,7 @@ def show_detections(
     """
     _same_length(images=images, targets=targets, detections=detections)
     figure, axes = _panels(2 * len(images), 2 * columns, images[0], titles=True)
-    for left, right, image, truth, found in zip(
-        axes[::2], axes[1::2], images, targets, detections, strict=True
-    ):
+    for left, right, image, truth, found in zip(axes[::2], axes[1::2], images, targets, detections, strict=True):
         draw_objects(left, image, truth.boxes, truth.labels, truth.masks, classes=classes)
         left.set_title(f"labelled: {len(truth)}", fontsize=9)
         draw_objects(right, image, found.boxes, found.labels, found.masks, found.scores, classes)
@@ -189,9 +187,7 @@ def show_anchors(image: Array, anchors_per_level: Sequence[Array], titles: Seque
     return figure
 
 
-def show_feature_maps(
-    image: Array, features: Sequence[Array], titles: Sequence[str], channels: int = 4
-) -> Figure:
+def show_feature_maps(image: Array, features: Sequence[Array], titles: Sequence[str], channels: int = 4) -> Figure:
     """Some channels of every level, one column a level, beside the image.
 
     Each level shows the channels that vary most over the image (standard deviation). They share the scale
@@ -221,9 +217,7 @@ def show_feature_maps(
             ax.set(xticks=[], yticks=[])
             ax.set_ylabel(f"channel {channel}", fontsize=7, labelpad=2)
         axes[0].set_title(f"{title}\n{' × '.join(map(str, level.shape))}", fontsize=9)
-        bar = figure.colorbar(
-            ScalarMappable(scale, "viridis"), ax=axes, location="bottom", aspect=12, pad=0.02
-        )
+        bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, location="bottom", aspect=12, pad=0.02)
         bar.ax.tick_params(labelsize=7)
     return figure
 

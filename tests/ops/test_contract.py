@@ -1,4 +1,4 @@
-"""What holds for every operation: it returns its output and its own backward, which works once and then lets go."""
+"""What holds for every operation: it returns its output and its own backward, which works once."""
 
 import weakref
 

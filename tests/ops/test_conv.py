@@ -34,7 +34,7 @@ def test_a_convolution_by_hand(xp):
     assert to_host(y)[0, :, :, 0].tolist() == [[100, 102], [106, 108]]
 
     dx, dweight, dbias = backward(one_channel(xp, [[1, 0], [0, 2]]))
-    # dx: the kernel stamped at the top left and, twice as strong, at the bottom right; they overlap in the middle.
+    # dx: the kernel stamped at the top left and, doubled, at the bottom right; they overlap in the middle.
     assert to_host(dx)[0, :, :, 0].tolist() == [[1, 2, 0], [0, -1 + 2, 4], [0, 0, -2]]
     # dW: the top left patch once, and the bottom right patch twice.
     assert to_host(dweight)[:, :, 0, 0].tolist() == [[1 + 2 * 5, 2 + 2 * 6], [4 + 2 * 8, 5 + 2 * 9]]
@@ -145,7 +145,7 @@ def test_backward_is_the_transpose(xp, p):
 
 @given(p=problems(padded=False))
 def test_conv_transpose2d_is_the_transpose_of_conv2d(xp, p):
-    """With the weight's channel axes exchanged, one op's forward is the other's ``dx``, and the ``dW`` agree."""
+    """With the channel axes of the weight exchanged, one's forward is the other's ``dx``; ``dW`` is alike."""
     x, weight = xp.asarray(p.x), xp.asarray(p.weight)
     y, backward_transposed = ops.conv_transpose2d(x, weight, stride=p.stride)
     z = xp.asarray(np.random.default_rng(0).normal(size=y.shape))

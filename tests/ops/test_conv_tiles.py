@@ -1,4 +1,4 @@
-"""How convolution gets its speed: patches made tile by tile and not kept, and a special backward for stride 1."""
+"""How convolution gets its speed: patches made tile by tile and not kept, a special backward for stride 1."""
 
 import sys
 import tracemalloc
@@ -26,7 +26,7 @@ def test_patches_by_hand(xp):
 
 
 def test_windows_are_a_view(xp):
-    """A window is read where it lies in ``x``: what is written to ``x`` shows in each window that holds it."""
+    """A window is read where it lies in ``x``: what is written to ``x`` shows in all windows that hold it."""
     x = xp.zeros((1, 3, 3, 1))
     windows = conv._windows(x, (2, 2), 1)
     x[0, 1, 1, 0] = 7
@@ -71,7 +71,7 @@ def test_tiles_change_nothing(xp, rng, monkeypatch, room, stride):
 
 
 def test_nothing_keeps_the_patches(rng):
-    """The patches of a 3x3 kernel are nine times the input: never made all at once, and not held (on the host)."""
+    """The patches of a 3x3 kernel are nine times the input: never all made at once, never held."""
     x, weight = rng.normal(size=(1, 256, 256, 16)), rng.normal(size=(3, 3, 16, 1))
     tracemalloc.start()
     try:

@@ -22,7 +22,7 @@ def test_softmax_by_hand(xp):
 
 
 def test_cross_entropy_by_hand(xp):
-    """The true classes have probabilities 1/4 (of 1/4, 3/4) and 1/2: the loss is the mean of ln 4 and ln 2."""
+    """The true classes have probabilities 1/4 and 1/2: the loss is the mean of ln 4 and ln 2."""
     loss, backward = ops.cross_entropy(xp.asarray([[0, LN3], [5, 5]]), xp.asarray([0, 1]))
     assert_close(loss, (math.log(4) + math.log(2)) / 2)
     assert_close(backward(), [[(1 / 4 - 1) / 2, 3 / 4 / 2], [1 / 2 / 2, (1 / 2 - 1) / 2]])
@@ -130,7 +130,7 @@ def test_two_classes_are_one_binary_choice(xp, seed):
 
 @given(seed=SEEDS, beta=st.floats(0.05, 5))
 def test_smooth_l1_meets_itself_at_beta(xp, seed, beta):
-    """Value and slope are continuous where the parabola ends, and the same for either sign of the difference."""
+    """Value and slope are continuous where the parabola ends, and alike for either sign."""
     target = np.random.default_rng(seed).normal(size=3)
     below, above, mirrored = (
         ops.smooth_l1(xp.asarray(target + d), xp.asarray(target), beta=beta)
@@ -145,7 +145,7 @@ def test_smooth_l1_meets_itself_at_beta(xp, seed, beta):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_large_logits_do_not_overflow(xp, dtype):
-    """``exp(1e4)`` is infinite; the losses, 0 for being sure and right and 1e4 for sure and wrong, are not."""
+    """``exp(1e4)`` is infinite; the losses, 0 when sure and right and 1e4 when sure and wrong, are not."""
     logits = xp.asarray([[1e4, -1e4]], dtype=dtype)
     assert to_host(ops.softmax(logits)).tolist() == [[1, 0]]
     for label, expected in ((0, 0), (1, 2e4)):

@@ -140,7 +140,7 @@ def test_eps_is_1e_5_unless_said_otherwise(xp):
 
 
 def only_y(x, weight, bias):
-    """The mean and variance that ``batch_norm`` also returns go into running averages: no gradient comes back."""
+    """The mean and variance also returned go into running averages, from which no gradient comes back."""
     (y, _, _), backward = ops.batch_norm(x, weight, bias)
     return y, backward
 

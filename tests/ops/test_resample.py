@@ -58,7 +58,7 @@ def test_is_the_slow_one(xp, shape, size):
 
 
 def test_positions_are_rounded_as_pytorch_rounds_them(xp):
-    """In float32, 41 * (2 / 82) comes out below 1, so row 41 of 82 still copies row 0. PyTorch does that too."""
+    """In float32, 41 * (2 / 82) comes out below 1: row 41 of 82 still copies row 0. PyTorch does that too."""
     y, _ = ops.upsample_nearest(one_channel(xp, [[0], [1]]), (82, 1))
     assert to_host(y).ravel().tolist() == [0] * 42 + [1] * 40
 

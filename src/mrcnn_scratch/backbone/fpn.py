@@ -14,8 +14,8 @@ from ..ops.contract import Backward
 class FPN(Layer):
     """C2..C5 to P2..P6, all with the same number of channels (section 3, figure 3).
 
-    From the top down: ``M5 = lateral(C5)``, ``Mi = lateral(Ci) + upsample(Mi+1)``, and ``Pi = output(Mi)``. P6, which only the region
-    proposal network uses, is every second pixel of P5 (section 4.1, footnote 2).
+    From the top down: ``M5 = lateral(C5)``, ``Mi = lateral(Ci) + upsample(Mi+1)``, and ``Pi = output(Mi)``. P6, which
+    only the region proposal network uses, is every second pixel of P5 (section 4.1, footnote 2).
     """
 
     def __init__(self, in_channels: list[int], channels: int, rng: np.random.Generator) -> None:

@@ -12,8 +12,8 @@ from ..ops.contract import Backward
 class ResidualBlock(Layer):
     """``y = relu(branch(x) + shortcut(x))`` (He et al. 2016, eq. 1-2 and figure 5).
 
-    The branch is two 3x3 convolutions (basic) or 1x1, 3x3, 1x1 (bottleneck; the stride is on the 3x3, as in torchvision). The shortcut
-    is the identity, or a 1x1 convolution where the shape changes.
+    The branch is two 3x3 convolutions (basic) or 1x1, 3x3, 1x1 (bottleneck; the stride is on the 3x3, as in
+    torchvision). The shortcut is the identity, or a 1x1 convolution where the shape changes.
     """
 
     def __init__(

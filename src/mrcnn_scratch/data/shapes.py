@@ -114,9 +114,7 @@ class ShapesDataset:
 
     classes = CLASSES
 
-    def __init__(
-        self, seed: int, length: int | None, config: ShapesConfig | None = None, first: int = 0
-    ) -> None:
+    def __init__(self, seed: int, length: int | None, config: ShapesConfig | None = None, first: int = 0) -> None:
         for name, value in (("seed", seed), ("length", length), ("first", first)):
             _require(value is None or value >= 0, f"{name} must not be negative, got {value}")
         self.seed = seed

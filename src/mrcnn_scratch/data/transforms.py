@@ -35,14 +35,10 @@ def make_batch(images: Sequence[Array], config: TransformConfig, like: Array) ->
     xp = array_module(like)
     original_sizes = [image.shape[:2] for image in images]
     sizes = [resized_size(size, config) for size in original_sizes]
-    height, width = (
-        math.ceil(max(side) / config.divisor) * config.divisor for side in zip(*sizes, strict=True)
-    )
+    height, width = (math.ceil(max(side) / config.divisor) * config.divisor for side in zip(*sizes, strict=True))
     pixels = xp.zeros((len(images), height, width, 3), dtype=like.dtype)
     for i, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
-        pixels[i, :h, :w] = resize_bilinear(
-            normalise(to_device(image, like=like), config, like.dtype), (h, w)
-        )
+        pixels[i, :h, :w] = resize_bilinear(normalise(to_device(image, like=like), config, like.dtype), (h, w))
     return Batch(pixels, sizes, original_sizes)
 
 
@@ -52,9 +48,7 @@ def check_images(images: Sequence[Array]) -> None:
         raise InputError("the list of images is empty: hand over at least one")
     for i, image in enumerate(images):
         if not isinstance(image, np.ndarray):
-            raise InputError(
-                f"image {i} is a {type(image).__name__}: hand over NumPy arrays, uint8 (H, W, 3)"
-            )
+            raise InputError(f"image {i} is a {type(image).__name__}: hand over NumPy arrays, uint8 (H, W, 3)")
         if image.dtype != np.uint8:
             raise InputError(f"image {i} has dtype {image.dtype}: it must be uint8, 0 to 255")
         if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -72,12 +66,11 @@ def check_target(target: Target, size: tuple[int, int], classes: int, name: str)
     """
     count = len(target.labels)
     if target.boxes.shape != (count, 4):
-        raise InputError(
-            f"{name}: boxes have shape {target.boxes.shape}, for {count} labels they must be ({count}, 4)"
-        )
+        raise InputError(f"{name}: boxes have shape {target.boxes.shape}, for {count} labels they must be ({count}, 4)")
     if target.masks.shape != (count, *size):
         raise InputError(
-            f"{name}: masks have shape {target.masks.shape}, but {count} objects in an image of {size} need {(count, *size)}"
+            f"{name}: masks have shape {target.masks.shape}, but {count} objects in an image of {size} "
+            f"need {(count, *size)}"
         )
     if not np.isfinite(target.boxes).all():
         raise InputError(f"{name}: a box holds a NaN or an infinity")
@@ -93,7 +86,8 @@ def check_target(target: Target, size: tuple[int, int], classes: int, name: str)
 def resized_size(size: tuple[int, int], config: TransformConfig) -> tuple[int, int]:
     """(height, width) after resizing: the short side to ``min_size``, the long one to at most ``max_size``.
 
-    The factor is computed in float32 and the sides are rounded down, as torchvision does, so that no size differs by one.
+    The factor is computed in float32 and the sides are rounded down, as torchvision does, so that no size differs by
+    one.
     """
     short, long = np.float32(min(size)), np.float32(max(size))
     scale = float(min(np.float32(config.min_size) / short, np.float32(config.max_size) / long))
@@ -110,7 +104,8 @@ def normalise(image: Array, config: TransformConfig, dtype: object) -> Array:
 def resize_bilinear(x: Array, size: tuple[int, int]) -> Array:
     """(H, W, C) to (OH, OW, C): each output pixel reads the two nearest rows and columns around its centre.
 
-    Row i of OH lies at ``(i + 1/2) H / OH - 1/2`` of the input; no smoothing when shrinking, as in PyTorch's ``interpolate``.
+    Row i of OH lies at ``(i + 1/2) H / OH - 1/2`` of the input; no smoothing when shrinking, as in PyTorch's
+    ``interpolate``.
     """
     if x.shape[:2] == size:
         return x

@@ -8,7 +8,7 @@ from ..backend import Array
 
 
 def he_normal(shape: tuple[int, ...], rng: np.random.Generator, fan_in: int | None = None) -> Array:
-    """Normal with variance ``2 / fan_in``, which keeps the size of signals through ReLU layers (He et al. 2015, eq. 10).
+    """Normal with variance ``2 / fan_in``, which keeps the size of signals through ReLU layers (He et al. 2015).
 
     Args:
         shape: (..., C, F).

@@ -34,7 +34,7 @@ class Conv2d(Layer):
 
 
 class ConvTranspose2d(Layer):
-    """:func:`ops.conv_transpose2d` with its weight (K, K, C, F) and bias (F,), stride K: (N, H, W, C) to (N, K H, K W, F)."""
+    """:func:`ops.conv_transpose2d` with weight (K, K, C, F), bias (F,), stride K: (N, H, W, C) to (N, K H, K W, F)."""
 
     def __init__(self, channels: int, features: int, kernel_size: int, rng: np.random.Generator) -> None:
         fan_in = channels  # each output pixel is made from one input pixel

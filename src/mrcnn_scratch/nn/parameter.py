@@ -38,8 +38,9 @@ class Buffer:
 class Layer:
     """Holds parameters and other layers as attributes, and maps an input to an output by :meth:`forward`.
 
-    Calling the layer returns ``(y, backward)``. ``backward(dy)`` adds to the parameters' ``grad`` and returns the gradient
-    of the input. In inference (``training`` False) the backward refuses, and everything it closed over is freed at once.
+    Calling the layer returns ``(y, backward)``. ``backward(dy)`` adds to the parameters' ``grad`` and returns the
+    gradient of the input. In inference (``training`` False) the backward refuses, and everything it closed over is
+    freed at once.
     """
 
     training = False

@@ -3,9 +3,9 @@
     y, backward = op(x, weight, ...)
     dx, dweight, ... = backward(dy)
 
-``backward`` takes the gradient of the loss with respect to ``y`` and returns the gradients with respect to the array inputs.
-What it needs from the forward pass it closes over, so nothing is cached on an object, and an operation that is applied
-five times gives five backwards that know nothing of each other.
+``backward`` takes the gradient of the loss with respect to ``y`` and returns the gradients with respect to the array
+inputs. What it needs from the forward pass it closes over, so nothing is cached on an object, and an operation that is
+applied five times gives five backwards that know nothing of each other.
 """
 
 import functools

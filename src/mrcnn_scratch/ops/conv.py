@@ -1,8 +1,8 @@
 """Convolution and transposed convolution, each with its backward, as matrix products over image patches (im2col).
 
-A patch is what one window of the kernel sees: KH x KW pixels of C channels. Lay every patch out as a row of KH*KW*C numbers, and
-the convolution is one product with the weight laid out as (KH*KW*C, F). The rows repeat each pixel KH*KW times, so they are
-made tile by tile in one small buffer that stays in cache, used, and overwritten: never kept.
+A patch is what one window of the kernel sees: KH x KW pixels of C channels. Lay every patch out as a row of KH*KW*C
+numbers, and the convolution is one product with the weight laid out as (KH*KW*C, F). The rows repeat each pixel KH*KW
+times, so they are made tile by tile in one small buffer that stays in cache, used, and overwritten: never kept.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,9 @@ from .padding import pad, unpad
 def conv2d(
     x: Array, weight: Array, bias: Array | None = None, *, stride: int = 1, padding: int = 0
 ) -> tuple[Array, Backward]:
-    """Cross-correlate ``x`` with F kernels: ``y[n, i, j, f] = b[f] + sum_{a,b,c} x[n, i s + a - p, j s + b - p, c] W[a, b, c, f]``.
+    """Cross-correlate ``x`` with F kernels.
+
+    ``y[n, i, j, f] = bias[f] + sum_{a, b, c} x[n, i s + a - p, j s + b - p, c] W[a, b, c, f]``, x being 0 outside.
 
     Args:
         x: (N, H, W, C).
@@ -44,13 +46,11 @@ def conv2d(
 
 
 @differentiable
-def conv_transpose2d(
-    x: Array, weight: Array, bias: Array | None = None, *, stride: int = 1
-) -> tuple[Array, Backward]:
+def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stride: int = 1) -> tuple[Array, Backward]:
     """The transpose of a convolution: every input pixel stamps ``x W`` onto the output, ``stride`` apart.
 
-    ``y[n, i s + a, j s + b, f] += sum_c x[n, i, j, c] W[a, b, c, f]`` over all i, j, a, b. Where a convolution gathers patches,
-    this scatters them, so its backward is a convolution.
+    ``y[n, i s + a, j s + b, f] += sum_c x[n, i, j, c] W[a, b, c, f]`` over all i, j, a, b. Where a convolution gathers
+    patches, this scatters them, so its backward is a convolution.
 
     Args:
         x: (N, H, W, C).
@@ -59,7 +59,8 @@ def conv_transpose2d(
         stride: s, the distance of the stamps.
 
     Returns:
-        ``y`` (N, (H - 1) s + KH, (W - 1) s + KW, F) and ``backward(dy) -> dx, dweight, dbias`` (no ``dbias`` without a bias).
+        ``y`` (N, (H - 1) s + KH, (W - 1) s + KW, F) and ``backward(dy) -> dx, dweight, dbias`` (no ``dbias`` without a
+        bias).
     """
     n, height, width, channels = x.shape
     kh, kw, _, features = weight.shape
@@ -95,7 +96,8 @@ def _backward_stride_1(x: Array, weight: Array, dy: Array, padding: int) -> tupl
 
     Input pixel q meets kernel place k in output p = q + padding - k, so with patches of ``dy`` around q:
     ``dx[q] = sum_k dy[q + padding - k] W[k]^T`` and ``dW[k] = sum_q x[q]^T dy[q + padding - k]``.
-    The index of ``dy`` falls as k rises: a correlation with the kernel turned by 180 degrees, over ``dy`` padded by K - 1 - padding.
+    The index of ``dy`` falls as k rises: a correlation with the kernel turned by 180 degrees, over ``dy`` padded by K -
+    1 - padding.
     """
     xp = array_module(x)
     kh, kw, channels, features = weight.shape
@@ -110,9 +112,7 @@ def _backward_stride_1(x: Array, weight: Array, dy: Array, padding: int) -> tupl
     return dx, dweight
 
 
-def _backward_any_stride(
-    x: Array, weight: Array, dy: Array, stride: int, padding: int
-) -> tuple[Array, Array]:
+def _backward_any_stride(x: Array, weight: Array, dy: Array, stride: int, padding: int) -> tuple[Array, Array]:
     """The direct backward: ``dW = patches(x)^T dy``, and ``dy W^T`` scattered back to where the patches came from."""
     kh, kw, channels, features = weight.shape
     padded = pad(x, padding)
@@ -178,5 +178,7 @@ def _scatter_patches(patches: Array, size: tuple[int, int], stride: int) -> Arra
     out = xp.zeros((n, *size, channels), dtype=patches.dtype)
     for a in range(kh):
         for b in range(kw):
-            out[:, a : a + stride * rows : stride, b : b + stride * columns : stride][:, :rows, :columns] += patches[:, :, :, a, b]
+            out[:, a : a + stride * rows : stride, b : b + stride * columns : stride][:, :rows, :columns] += patches[
+                :, :, :, a, b
+            ]
     return out

@@ -24,7 +24,11 @@ def max_pool2d(x: Array, *, kernel_size: int, stride: int, padding: int = 0) -> 
     padded_shape = padded.shape
     height, width = ((side - kernel_size) // stride + 1 for side in padded.shape[1:3])
     taps = [  # the padded input as seen by each place in the window, row by row
-        (slice(None), slice(i, i + stride * (height - 1) + 1, stride), slice(j, j + stride * (width - 1) + 1, stride))
+        (
+            slice(None),
+            slice(i, i + stride * (height - 1) + 1, stride),
+            slice(j, j + stride * (width - 1) + 1, stride),
+        )
         for i in range(kernel_size)
         for j in range(kernel_size)
     ]

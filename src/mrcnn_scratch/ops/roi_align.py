@@ -1,13 +1,14 @@
 """RoI Align: cut a fixed-size grid of features out of a map, for boxes of any size (Mask R-CNN, section 3).
 
-Each of the OH x OW bins of a box averages S x S samples, each read by bilinear interpolation. Bilinear interpolation is separable: the
-weight of pixel (h, w) in the sample (y, x) is ``hat(y - h) hat(x - w)`` with ``hat(t) = max(0, 1 - |t|)``. So is the
-average. Hence for one box, with F the features under it,
+Each of the OH x OW bins of a box averages S x S samples, each read by bilinear interpolation. Bilinear interpolation is
+separable: the weight of pixel (h, w) in the sample (y, x) is ``hat(y - h) hat(x - w)`` with ``hat(t) = max(0, 1 -
+|t|)``. So is the average. Hence for one box, with F the features under it,
 
     Y = Ay F Ax^T        Ay[i, h] = mean over samples y in bin row i of hat(y - h), (OH, rows of F); Ax alike
 
-and, the product being linear in F, the backward is ``dF = Ay^T dY Ax``. No indices, no corner cases: all the geometry is in two small
-matrices. Boxes are handled some at a time, those of like extent together, so that their windows F have one shape.
+and, the product being linear in F, the backward is ``dF = Ay^T dY Ax``. No indices, no corner cases: all the geometry
+is in two small matrices. Boxes are handled some at a time, those of like extent together, so that their windows F have
+one shape.
 """
 
 from collections.abc import Iterator
@@ -54,7 +55,8 @@ def roi_align(
         output_size: (OH, OW), the bins.
         spatial_scale: size of the map over size of the image, such as 1/4.
         sampling_ratio: S, samples per bin and axis; 0 or less means ``ceil(bin size)``, box by box.
-        aligned: subtract half a pixel, so that the centre of the first pixel is at 0.5 in the image (Detectron2). If not,
+        aligned: subtract half a pixel, so that the centre of the first pixel is at 0.5 in the image (Detectron2). If
+        not,
             as here and in torchvision, sizes below one pixel of the map count as one.
 
     Returns:
@@ -131,7 +133,8 @@ def _groups(y_axis: _Axis, x_axis: _Axis, pixels: int) -> Iterator[tuple[Array, 
     """Boxes in groups of like extent, whose windows together hold about ``pixels``.
 
     Yields:
-        (indices (n,) int64, rows, columns of the windows). The extents are read on the host: one wait for the GPU per level.
+        (indices (n,) int64, rows, columns of the windows). The extents are read on the host: one wait for the GPU per
+        level.
     """
     xp = array_module(y_axis.extent)
     heights, widths = to_host(xp.stack([y_axis.extent, x_axis.extent]))

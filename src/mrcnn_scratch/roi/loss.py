@@ -39,7 +39,8 @@ def box_losses(
 
 
 def mask_loss(mask_logits: Array, labels: Array, targets: Array) -> tuple[Array, Backward]:
-    """Mean binary cross-entropy on the mask of the true class alone: the others are neither right nor wrong (section 3).
+    """Mean binary cross-entropy on the mask of the true class alone: the others are neither right nor wrong (section
+    3).
 
     Args:
         mask_logits: (P, M, M, K + 1), of the positives.

@@ -10,9 +10,11 @@ from ..ops.contract import Backward
 
 
 class MaskHead(Layer):
-    """3x3 convolutions, a transposed one that doubles the resolution, a 1x1 to one mask per class (Mask R-CNN, figure 4).
+    """3x3 convolutions, a transposed one that doubles the resolution, a 1x1 to one mask per class (Mask R-CNN, figure
+    4).
 
-    Each class has its own mask and its own sigmoid, so classes do not compete for pixels; which class it is, the box head says.
+    Each class has its own mask and its own sigmoid, so classes do not compete for pixels; which class it is, the box
+    head says.
     """
 
     def __init__(self, channels: int, classes: int, config: RoIConfig, rng: np.random.Generator) -> None:
@@ -24,7 +26,7 @@ class MaskHead(Layer):
         self.replace_predictor(channels, channels, classes, rng)
 
     def replace_predictor(self, channels: int, hidden: int, classes: int, rng: np.random.Generator) -> None:
-        """New outputs for ``classes`` (background not counted; its mask is there, as in torchvision, but never used)."""
+        """New outputs for ``classes``. Background has a mask too, as in torchvision, but it is never used."""
         logits = Conv2d(hidden, classes + 1, 1, rng)
         logits.weight.value = normal(logits.weight.value.shape, 0.01, rng)
         self.predictor = Sequential([ConvTranspose2d(channels, hidden, 2, rng), ReLU(), logits])

@@ -60,9 +60,7 @@ def pool(
         dfeatures = [None] * len(shapes)
         for i, chosen, backward_level in used:
             dfeatures[i] = backward_level(dy[chosen])
-        return [
-            xp.zeros(shape, dtype=dy.dtype) if d is None else d for d, shape in zip(dfeatures, shapes, strict=True)
-        ]
+        return [xp.zeros(shape, dtype=dy.dtype) if d is None else d for d, shape in zip(dfeatures, shapes, strict=True)]
 
     return y, backward
 

@@ -50,9 +50,10 @@ def mask_probabilities(mask_logits: Array, labels: Array) -> Array:
 def paste_masks(masks: Array, boxes: Array, image_size: tuple[int, int]) -> Array:
     """Stretch each mask over its box in an image: (R, M, M) and (R, 4) to (R, H, W) probabilities, 0 outside the box.
 
-    A mask's values belong to the centres of its M x M bins, so half a bin of the box lies beyond the outermost ones: the mask gets a border of zeros
-    and the box grows by (M + 2) / M to match. Corners are then cut to whole pixels and the mask is resampled
-    bilinearly between them. Being separable, that is ``Ry mask Rx^T`` for every mask at once (torchvision's ``paste_masks_in_image``).
+    A mask's values belong to the centres of its M x M bins, so half a bin of the box lies beyond the outermost ones:
+    the mask gets a border of zeros and the box grows by (M + 2) / M to match. Corners are then cut to whole pixels and
+    the mask is resampled bilinearly between them. Being separable, that is ``Ry mask Rx^T`` for every mask at once
+    (torchvision's ``paste_masks_in_image``).
     """
     xp = array_module(masks)
     side = masks.shape[1] + 2
@@ -64,9 +65,7 @@ def paste_masks(masks: Array, boxes: Array, image_size: tuple[int, int]) -> Arra
     return r_y @ padded @ r_x.transpose(0, 2, 1)
 
 
-def paste_in_parts(
-    masks: Array, boxes: Array, image_size: tuple[int, int], pixels: int = 2**24
-) -> Iterator[Array]:
+def paste_in_parts(masks: Array, boxes: Array, image_size: tuple[int, int], pixels: int = 2**24) -> Iterator[Array]:
     """:func:`paste_masks` for some masks at a time, so that at most about ``pixels`` probabilities exist at once."""
     step = max(1, pixels // (image_size[0] * image_size[1]))
     for i in range(0, len(masks), step):
@@ -84,7 +83,8 @@ def _expand_to_pixels(boxes: Array, scale: float) -> tuple[Array, Array, Array, 
 
 
 def _resampling(first: Array, last: Array, size: int, bins: int, dtype: object) -> Array:
-    """Per box the matrix (size, bins) that spreads ``bins`` values over its pixels ``first`` .. ``last``, both included.
+    """Per box the matrix (size, bins) that spreads ``bins`` values over its pixels ``first`` .. ``last``, both
+    included.
 
     Pixel p of n reads the bins at ``(p - first + 1/2) bins / n - 1/2``, linearly between the two nearest.
     """

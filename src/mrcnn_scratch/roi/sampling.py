@@ -46,7 +46,10 @@ def roi_targets(
         true_boxes = target.boxes.astype(boxes.dtype)
         boxes = np.concatenate([boxes, true_boxes])
         matched = match(
-            box_iou(true_boxes, boxes), high=config.positive_iou, low=config.positive_iou, allow_low_quality=False
+            box_iou(true_boxes, boxes),
+            high=config.positive_iou,
+            low=config.positive_iou,
+            allow_low_quality=False,
         )
         chosen = sample_balanced(matched, size=config.samples, positive_fraction=config.positive_fraction, rng=rng)
         boxes, matched = boxes[chosen], matched[chosen]

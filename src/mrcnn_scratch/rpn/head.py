@@ -10,7 +10,8 @@ from ..ops.contract import Backward
 
 
 class RPNHead(Layer):
-    """A 3x3 convolution, then two 1x1 ones beside each other, the same weights on every level (Faster R-CNN, figure 3)."""
+    """A 3x3 convolution, then two 1x1 ones beside each other, the same weights on every level (Faster R-CNN, figure
+    3)."""
 
     def __init__(self, channels: int, anchors: int, rng: np.random.Generator) -> None:
         self.conv = Conv2d(channels, channels, 3, rng)

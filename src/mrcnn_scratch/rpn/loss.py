@@ -21,9 +21,7 @@ class RPNTargets(NamedTuple):
     deltas: Array  # (S, 4) from the anchor to its object; 0 for background
 
 
-def rpn_targets(
-    anchors: Array, boxes: list[Array], config: RPNConfig, rng: np.random.Generator
-) -> RPNTargets:
+def rpn_targets(anchors: Array, boxes: list[Array], config: RPNConfig, rng: np.random.Generator) -> RPNTargets:
     """Match every anchor with the objects, and sample a balanced few (Faster R-CNN, sections 3.1.2 and 3.1.3).
 
     Made on the host, where the labels are: the GPU neither waits nor is waited for.
@@ -38,9 +36,7 @@ def rpn_targets(
     for i, objects in enumerate(boxes):
         iou = box_iou(objects, anchors)
         matched = match(iou, high=config.positive_iou, low=config.negative_iou, allow_low_quality=True)
-        chosen = sample_balanced(
-            matched, size=config.samples, positive_fraction=config.positive_fraction, rng=rng
-        )
+        chosen = sample_balanced(matched, size=config.samples, positive_fraction=config.positive_fraction, rng=rng)
         objects_matched = matched[chosen]
         deltas = np.zeros((len(chosen), 4), anchors.dtype)
         positive = objects_matched >= 0

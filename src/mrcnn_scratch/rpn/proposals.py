@@ -1,4 +1,5 @@
-"""From objectness and deltas to the boxes worth looking at. Not differentiable: proposals are constants to the heads."""
+"""From objectness and deltas to the boxes worth looking at. Not differentiable: proposals are constants to the
+heads."""
 
 from collections.abc import Sequence
 
@@ -20,8 +21,8 @@ def propose(
 ) -> list[tuple[Array, Array]]:
     """The best boxes of each image (Faster R-CNN, section 3.1.3; per level: FPN, section 4.1).
 
-    Per level: take the anchors of highest objectness, move them by their deltas, clip them to the image, drop the tiny ones, suppress. Then,
-    over all levels, the best that are left.
+    Per level: take the anchors of highest objectness, move them by their deltas, clip them to the image, drop the tiny
+    ones, suppress. Then, over all levels, the best that are left.
 
     Args:
         objectness: per level (N, A_l) logits.
@@ -45,7 +46,10 @@ def propose(
     scores = xp.concatenate([level[1] for level in levels], axis=1)  # (N, M), -1 where suppressed
     best = xp.argsort(-scores, axis=1, kind="stable")[:, :after]  # (N, after)
     counts = to_host((scores >= 0).sum(axis=1)).tolist()  # the one wait for the GPU in this stage
-    return [(boxes[i][chosen[:count]], scores[i][chosen[:count]]) for i, (chosen, count) in enumerate(zip(best, counts, strict=True))]
+    return [
+        (boxes[i][chosen[:count]], scores[i][chosen[:count]])
+        for i, (chosen, count) in enumerate(zip(best, counts, strict=True))
+    ]
 
 
 def _level(

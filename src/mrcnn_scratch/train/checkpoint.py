@@ -22,7 +22,8 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run between two steps. Its random state is ``(seed, step)``: every step draws from a generator made of these two.
+    """A run between two steps. Its random state is ``(seed, step)``: every step draws from a generator made of these
+    two.
 
     Attributes:
         step: steps done.
@@ -39,7 +40,7 @@ class Checkpoint:
     training: dict[str, Any]
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file beside ``path`` and rename it: a reader sees the old content or the new, whatever is killed when.
 
     Raises:
@@ -47,7 +48,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+        ) as file:
             temporary = file.name
             write(file)
             file.flush()
@@ -132,7 +135,16 @@ def _load(path: Path, kinds: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
         format_, kind = meta["format"], meta["kind"]
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, MemoryError):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        AttributeError,
+        zipfile.BadZipFile,
+        MemoryError,
+    ):
         raise InputError(f"{path} is damaged or not one of ours: {cure}") from None
     if format_ != FORMAT or kind not in kinds:
         raise InputError(f"{path} holds a {kind!r} of format {format_!r}, not a {' or a '.join(kinds)}: {cure}")

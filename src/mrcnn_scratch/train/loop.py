@@ -28,8 +28,8 @@ class Dataset(Protocol):
 class Trainer:
     """A network being trained.
 
-    Every random choice of step s comes from a generator made of (seed, s), so a run that is stopped and resumed makes the
-    same choices as one that was not, and "the random state" that a checkpoint must hold is two integers.
+    Every random choice of step s comes from a generator made of (seed, s), so a run that is stopped and resumed makes
+    the same choices as one that was not, and "the random state" that a checkpoint must hold is two integers.
 
     Args:
         model: the network, changed by every step.
@@ -45,9 +45,7 @@ class Trainer:
         self.dataset = dataset
         self.length = length
         self.config = config
-        self.optimiser = SGD(
-            model.named_parameters(), momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        self.optimiser = SGD(model.named_parameters(), momentum=config.momentum, weight_decay=config.weight_decay)
         self.steps_done = 0
 
     def step(self) -> dict[str, float]:
@@ -104,9 +102,7 @@ class Trainer:
         return [int(orders[p // self.length][p % self.length]) for p in positions]
 
     def _examples(self, numbers: Sequence[int], rng: np.random.Generator) -> tuple[list[Array], list[Target]]:
-        examples = [
-            augment(*self.dataset[i], rng, flip=self.config.flip, colours=self.config.colours) for i in numbers
-        ]
+        examples = [augment(*self.dataset[i], rng, flip=self.config.flip, colours=self.config.colours) for i in numbers]
         return [image for image, _ in examples], [target for _, target in examples]
 
     def checkpoint(self, settings: dict[str, object]) -> Checkpoint:

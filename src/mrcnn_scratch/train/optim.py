@@ -1,5 +1,6 @@
 """Stochastic gradient descent with momentum and weight decay, and gradient clipping."""
 
+import math
 from collections.abc import Iterable
 
 from ..backend import Array, array_module
@@ -15,9 +16,7 @@ class SGD:
         weight_decay: pull towards 0, for parameters whose ``decay`` is set.
     """
 
-    def __init__(
-        self, parameters: Iterable[tuple[str, Parameter]], *, momentum: float, weight_decay: float
-    ) -> None:
+    def __init__(self, parameters: Iterable[tuple[str, Parameter]], *, momentum: float, weight_decay: float) -> None:
         self.parameters = {name: p for name, p in parameters if p.trainable}
         self.momentum = momentum
         self.weight_decay = weight_decay
@@ -44,11 +43,11 @@ class SGD:
 def gradient_norm(parameters: Iterable[Parameter]) -> float:
     """Euclidean length of all gradients together, as if they were one long vector."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    return float(sum(_squares(g) for g in gradients)) ** 0.5
+    return math.sqrt(sum(_squares(g) for g in gradients))
 
 
 def clip_scale(norm: float, max_norm: float) -> float:
-    """What to multiply gradients of length ``norm`` by so that none is longer than ``max_norm`` (Pascanu et al. 2013)."""
+    """The factor that shortens gradients of length ``norm`` to at most ``max_norm`` (Pascanu et al. 2013)."""
     return min(1.0, max_norm / norm) if norm > 0 else 1.0
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def warm_up(step: int, steps: int) -> float:
-    """Factor that climbs in a straight line from near 0 to 1 during the first ``steps`` (Goyal et al. 2017, section 2.2).
+    """Factor that climbs in a straight line from near 0 to 1 during the first ``steps`` (Goyal et al. 2017).
 
     A fresh network's gradients are large and point to nowhere in particular; small steps keep them from doing harm.
     """
@@ -18,5 +18,5 @@ def cosine(step: int, steps: int) -> float:
 
 
 def steps_down(step: int, steps: int, milestones: Sequence[float] = (0.66, 0.88)) -> float:
-    """Factor that falls to a tenth at each of ``milestones``, as shares of ``steps`` (Mask R-CNN, section 3.1, at 120k of 160k)."""
+    """Factor that falls to a tenth at each of ``milestones``, shares of ``steps`` (Mask R-CNN, section 3.1)."""
     return float(0.1 ** sum(step >= share * steps for share in milestones))

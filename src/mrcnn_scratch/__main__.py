@@ -1,0 +1,7 @@
+"""``python -m mrcnn_scratch`` is ``mrcnn-scratch``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
