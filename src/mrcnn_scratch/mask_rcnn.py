@@ -10,7 +10,7 @@ from .backend import Array, array_module, load_cupy, to_device, to_host
 from .config import SHAPES, Config
 from .data.transforms import Batch, check_target, make_batch, resize_boxes, resize_target
 from .errors import InputError
-from .nn import Layer, Sequential
+from .nn import Layer
 from .ops.contract import Backward, Once
 from .roi import (
     BoxDetections,
@@ -49,10 +49,8 @@ class MaskRCNN(Layer):
     def __init__(self, config: Config = SHAPES, rng: np.random.Generator | None = None) -> None:
         rng = np.random.default_rng(0) if rng is None else rng
         self.config = config
-        stages = config.backbone.stages
-        self.backbone = Sequential(
-            [ResNet(config.backbone, rng), FPN([stage.out for stage in stages], config.fpn_channels, rng)]
-        )
+        self.resnet = ResNet(config.backbone, rng)
+        self.fpn = FPN([stage.out for stage in config.backbone.stages], config.fpn_channels, rng)
         self.anchor_generator = AnchorGenerator(config.anchors.sizes, config.anchors.aspect_ratios)
         self.rpn_head = RPNHead(config.fpn_channels, self.anchor_generator.per_place, rng)
         self.box_head = BoxHead(config.fpn_channels, len(config.classes), config.roi, rng)
@@ -66,8 +64,9 @@ class MaskRCNN(Layer):
 
     def features(self, pixels: Array) -> tuple[list[Array], Backward]:
         """(N, H, W, 3) to the pyramid P2..P6, each (N, H_l, W_l, C)."""
-        features, backward = self.backbone(pixels)
-        return features, backward
+        bottom_up, backward_resnet = self.resnet(pixels)
+        pyramid, backward_fpn = self.fpn(bottom_up)
+        return pyramid, lambda dpyramid: backward_resnet(backward_fpn(dpyramid))
 
     def rpn(self, features: list[Array]) -> tuple[tuple[list[Array], list[Array]], Backward]:
         """The pyramid to objectness logits (N, A_l) and deltas (N, A_l, 4) per level."""

@@ -3,10 +3,54 @@
 import numpy as np
 
 from .. import ops
-from ..backend import Array
+from ..backend import Array, array_module
 from ..config import BackboneConfig, StageConfig
-from ..nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, Layer, MaxPool2d, ReLU, Sequential
+from ..nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, Layer, MaxPool2d, Sequential
 from ..ops.contract import Backward
+
+
+class ConvNorm(Layer):
+    """A convolution without bias (the norm has one), its normalisation, and a ReLU if asked for."""
+
+    def __init__(
+        self,
+        channels: int,
+        features: int,
+        kernel: int,
+        stride: int,
+        config: BackboneConfig,
+        rng: np.random.Generator,
+        *,
+        relu: bool,
+    ) -> None:
+        norm = FrozenBatchNorm2d if config.norm == "frozen" else BatchNorm2d
+        self.conv = Conv2d(channels, features, kernel, rng, stride=stride, bias=False)
+        self.norm = norm(features, config.norm_eps)
+        self.relu = relu
+
+    def forward(self, x: Array) -> tuple[Array, Backward]:
+        if not self.training:
+            return self._folded(x)
+        y, backward_conv = self.conv(x)
+        y, backward_norm = self.norm(y)
+        if not self.relu:
+            return y, lambda dy: backward_conv(backward_norm(dy))
+        y, backward_relu = ops.relu(y)
+        return y, lambda dy: backward_conv(backward_norm(backward_relu(dy)))
+
+    def _folded(self, x: Array) -> tuple[Array, Backward]:
+        """With constant statistics the norm is a scale and a shift: they go into the weight and bias beforehand.
+
+        ``(x * W - mean) s + b = x * (W s) + (b - mean s)`` with ``s = weight / sqrt(var + eps)``: one pass over the
+        features less.
+        """
+        xp = array_module(x)
+        scale = self.norm.weight.value / xp.sqrt(self.norm.var.value + self.norm.eps)
+        shift = self.norm.bias.value - self.norm.mean.value * scale
+        y, backward = ops.conv2d(
+            x, self.conv.weight.value * scale, shift, stride=self.conv.stride, padding=self.conv.padding
+        )
+        return ops.relu(y) if self.relu else (y, backward)
 
 
 class ResidualBlock(Layer):
@@ -27,23 +71,20 @@ class ResidualBlock(Layer):
                 (stage.inner, stage.inner, 3, stride),
                 (stage.inner, stage.out, 1, 1),
             ]
-        layers: list[Layer] = []
-        for c, f, kernel, step in shapes:
-            layers += [*convolution_and_norm(c, f, kernel, step, config, rng), ReLU()]
-        self.branch = Sequential(layers[:-1])  # the last ReLU comes after the addition
+        last = len(shapes) - 1  # its ReLU comes after the addition
+        self.branch = Sequential([ConvNorm(*shape, config, rng, relu=i < last) for i, shape in enumerate(shapes)])
         changes_shape = stride != 1 or channels != stage.out
-        self.shortcut = Sequential(
-            convolution_and_norm(channels, stage.out, 1, stride, config, rng) if changes_shape else []
-        )
+        self.shortcut = ConvNorm(channels, stage.out, 1, stride, config, rng, relu=False) if changes_shape else None
 
     def forward(self, x: Array) -> tuple[Array, Backward]:
         branch, backward_branch = self.branch(x)
-        shortcut, backward_shortcut = self.shortcut(x)
+        shortcut, backward_shortcut = (x, None) if self.shortcut is None else self.shortcut(x)
         y, backward_relu = ops.relu(branch + shortcut)
 
         def backward(dy: Array) -> Array:
             dsum = backward_relu(dy)
-            return backward_branch(dsum) + backward_shortcut(dsum)
+            dshortcut = dsum if backward_shortcut is None else backward_shortcut(dsum)
+            return backward_branch(dsum) + dshortcut
 
         return y, backward
 
@@ -52,11 +93,8 @@ class ResNet(Layer):
     """Images (N, H, W, 3) to the features C2, C3, C4, C5 of strides 4, 8, 16, 32 (FPN, section 3)."""
 
     def __init__(self, config: BackboneConfig, rng: np.random.Generator) -> None:
-        stem: list[Layer] = convolution_and_norm(3, config.stem_channels, config.stem_kernel, 2, config, rng)
-        stem.append(ReLU())
-        if config.stem_pool:
-            stem.append(MaxPool2d(kernel_size=3, stride=2, padding=1))
-        self.stem = Sequential(stem)
+        self.stem = ConvNorm(3, config.stem_channels, config.stem_kernel, 2, config, rng, relu=True)
+        self.pool = MaxPool2d(kernel_size=3, stride=2, padding=1) if config.stem_pool else None
         self.stages: list[Layer] = []
         channels = config.stem_channels
         for i, stage in enumerate(config.stages):
@@ -69,6 +107,9 @@ class ResNet(Layer):
 
     def forward(self, x: Array) -> tuple[list[Array], Backward]:
         x, backward_stem = self.stem(x)
+        backward_pool = None
+        if self.pool is not None:
+            x, backward_pool = self.pool(x)
         features, backwards = [], []
         for stage in self.stages:
             x, backward = stage(x)
@@ -82,17 +123,6 @@ class ResNet(Layer):
                 dx = backwards[i](dx)
                 if i > 0:
                     dx = dx + dfeatures[i - 1]
-            return backward_stem(dx)
+            return backward_stem(dx if backward_pool is None else backward_pool(dx))
 
         return features, backward_through_all
-
-
-def convolution_and_norm(
-    channels: int, features: int, kernel: int, stride: int, config: BackboneConfig, rng: np.random.Generator
-) -> list[Layer]:
-    """A convolution without bias (the norm has one) and its normalisation."""
-    norm = FrozenBatchNorm2d if config.norm == "frozen" else BatchNorm2d
-    return [
-        Conv2d(channels, features, kernel, rng, stride=stride, bias=False),
-        norm(features, config.norm_eps),
-    ]

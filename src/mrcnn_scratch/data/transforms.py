@@ -84,13 +84,8 @@ def check_target(target: Target, size: tuple[int, int], classes: int, name: str)
 
 
 def resized_size(size: tuple[int, int], config: TransformConfig) -> tuple[int, int]:
-    """(height, width) after resizing: the short side to ``min_size``, the long one to at most ``max_size``.
-
-    The factor is computed in float32 and the sides are rounded down, as torchvision does, so that no size differs by
-    one.
-    """
-    short, long = np.float32(min(size)), np.float32(max(size))
-    scale = float(min(np.float32(config.min_size) / short, np.float32(config.max_size) / long))
+    """(height, width) after resizing: the short side to ``min_size``, the long one to at most ``max_size``."""
+    scale = min(config.min_size / min(size), config.max_size / max(size))
     return max(1, math.floor(size[0] * scale)), max(1, math.floor(size[1] * scale))
 
 

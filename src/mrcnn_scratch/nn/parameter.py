@@ -95,6 +95,10 @@ class Sequential(Layer):
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
 
+    def children(self) -> Iterator[tuple[str, Any]]:
+        """Its layers, named by their numbers alone."""
+        return ((str(i), layer) for i, layer in enumerate(self.layers))
+
     def forward(self, x: Array) -> tuple[Array, Backward]:
         """``x`` through every layer; the backward goes through theirs in reverse."""
         backwards = []

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .. import ops
 from ..backend import Array
 from ..config import RoIConfig
 from ..nn import Conv2d, ConvTranspose2d, Layer, ReLU, Sequential
@@ -27,16 +28,18 @@ class MaskHead(Layer):
 
     def replace_predictor(self, channels: int, hidden: int, classes: int, rng: np.random.Generator) -> None:
         """New outputs for ``classes``. Background has a mask too, as in torchvision, but it is never used."""
-        logits = Conv2d(hidden, classes + 1, 1, rng)
-        logits.weight.value = normal(logits.weight.value.shape, 0.01, rng)
-        self.predictor = Sequential([ConvTranspose2d(channels, hidden, 2, rng), ReLU(), logits])
+        self.upsample = ConvTranspose2d(channels, hidden, 2, rng)
+        self.logits = Conv2d(hidden, classes + 1, 1, rng)
+        self.logits.weight.value = normal(self.logits.weight.value.shape, 0.01, rng)
 
     def forward(self, pooled: Array) -> tuple[Array, Backward]:
         """Pooled features (R, 14, 14, C) to mask logits (R, 28, 28, K + 1)."""
         hidden, backward_convolutions = self.convolutions(pooled)
-        logits, backward_predictor = self.predictor(hidden)
+        hidden, backward_upsample = self.upsample(hidden)
+        hidden, backward_relu = ops.relu(hidden)
+        logits, backward_logits = self.logits(hidden)
 
         def backward(dlogits: Array) -> Array:
-            return backward_convolutions(backward_predictor(dlogits))
+            return backward_convolutions(backward_upsample(backward_relu(backward_logits(dlogits))))
 
         return logits, backward

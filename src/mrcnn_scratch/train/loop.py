@@ -59,7 +59,7 @@ class Trainer:
         """
         start = time.perf_counter()
         step = self.steps_done
-        rng = np.random.default_rng((self.config.seed, 1, step))
+        rng = np.random.default_rng((self.config.seed, step, 1))
         numbers = self.image_numbers(step)
         images, targets = self._examples(numbers, rng)
         self.optimiser.zero_grad()
@@ -98,7 +98,7 @@ class Trainer:
         if self.length is None:
             return list(positions)
         epochs = {position // self.length for position in positions}
-        orders = {e: np.random.default_rng((self.config.seed, 2, e)).permutation(self.length) for e in epochs}
+        orders = {e: np.random.default_rng((self.config.seed, e, 2)).permutation(self.length) for e in epochs}
         return [int(orders[p // self.length][p % self.length]) for p in positions]
 
     def _examples(self, numbers: Sequence[int], rng: np.random.Generator) -> tuple[list[Array], list[Target]]:

@@ -59,7 +59,7 @@ def train(out: Path, network: Config, config: TrainingConfig, *, device: str = "
         checkpoint = load_checkpoint(checkpoint_file)
         network = checkpoint.config
         config = replace(config, **checkpoint.training)
-    model = MaskRCNN(network, np.random.default_rng((config.seed, 0))).to(device)
+    model = MaskRCNN(network, np.random.default_rng((config.seed, 0, 3))).to(device)
     length = config.images or None
     trainer = Trainer(model, ShapesDataset(config.seed, length), length, config)
     if resume:
