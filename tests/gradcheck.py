@@ -63,9 +63,7 @@ def check_directional(op, inputs, rng, *, directions=3, xp=np, step=STEP, tolera
             measured = _difference(op, inputs, k, step * direction, dy, xp) / (2 * step)
             typical = np.linalg.norm(gradient)  # the root mean square of the slope over all directions
             if abs(claimed - measured) > tolerance * (max(typical, abs(measured)) or 1):
-                raise AssertionError(
-                    f"gradient {k}: backward's slope is {claimed}, differences say {measured}"
-                )
+                raise AssertionError(f"gradient {k}: backward's slope is {claimed}, differences say {measured}")
 
 
 def _run_backward(op, inputs, rng, xp):

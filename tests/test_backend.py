@@ -1,6 +1,7 @@
 """Arrays here and on the GPU: which library, to and fro, and adding where indices repeat."""
 
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,15 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import assert_close
+from threadpoolctl import threadpool_info
 
+from mrcnn_scratch import backend
 from mrcnn_scratch.backend import (
     add_windows,
     array_module,
+    in_parallel,
     load_cupy,
+    matmul,
     scatter_add,
     tile_bytes,
     to_device,
     to_host,
+    workers,
 )
 from mrcnn_scratch.errors import InputError
 
@@ -36,9 +42,7 @@ class DeviceArray:
 @pytest.fixture
 def cupy(monkeypatch):
     """A module that passes for CuPy, with one GPU."""
-    runtime = SimpleNamespace(
-        getDeviceCount=lambda: 1, CUDARuntimeError=type("CUDARuntimeError", (Exception,), {})
-    )
+    runtime = SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=type("CUDARuntimeError", (Exception,), {}))
     module = SimpleNamespace(ndarray=DeviceArray, asarray=DeviceArray, cuda=SimpleNamespace(runtime=runtime))
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module
@@ -162,3 +166,64 @@ def test_add_windows_is_a_loop(xp, count, window, size, seed):
     target = xp.asarray(start)
     add_windows(target, *(xp.asarray(a) for a in (windows, batch, top, left)))
     assert_close(target, expected)
+
+
+# Sharing work out among the cores
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_in_parallel_is_a_loop(xp, count):
+    """Results come in the order of the parts, whoever is done first."""
+    assert in_parallel(lambda part: part * part, range(count), like=xp.zeros(1)) == [i * i for i in range(count)]
+
+
+def test_parts_do_run_side_by_side(monkeypatch):
+    """Two parts that wait for each other: one after the other they would wait for ever."""
+    monkeypatch.setattr(backend, "_cores", lambda: 2)
+    monkeypatch.setattr(backend, "_threads", backend._threads.__wrapped__)  # a fresh pool, of two
+    barrier = threading.Barrier(2, timeout=20)
+    assert sorted(in_parallel(lambda _: barrier.wait(), [0, 1], like=np.zeros(1))) == [0, 1]
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_products_inside_stay_on_their_core(monkeypatch):
+    """While parts run, a matrix product keeps to one thread; afterwards BLAS has its own back, after errors too."""
+    monkeypatch.setattr(backend, "_cores", lambda: 2)
+    usual = blas_threads()
+    inside = in_parallel(lambda _: blas_threads(), [0, 1, 2], like=np.zeros(1))
+    assert inside == [[1] * len(usual)] * 3
+    assert blas_threads() == usual
+    with pytest.raises(ZeroDivisionError):
+        in_parallel(lambda part: 1 / part, [1, 0, 1], like=np.zeros(1))
+    assert blas_threads() == usual
+
+
+def test_a_gpu_is_given_one_part_at_a_time(cupy):
+    like, here = DeviceArray([0]), threading.get_ident()
+    assert workers(like) == 1
+    assert in_parallel(lambda _: threading.get_ident(), [0, 1, 2], like=like) == [here] * 3
+    assert workers(np.zeros(1)) >= 1
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(0, 2, 3), (1, 1, 1), (7, 5, 6), (2, 512, 300), (100, 64, 130), (1000, 64, 20)])
+def test_matmul_in_shares_is_matmul(xp, rng, monkeypatch, cores, shape):
+    monkeypatch.setattr(backend, "_cores", lambda: cores)
+    rows, inner, columns = shape
+    a, b = rng.normal(size=(rows, inner)), rng.normal(size=(inner, columns))
+    assert_close(matmul(xp.asarray(a), xp.asarray(b)), a @ b)
+    turned = xp.asarray(np.ascontiguousarray(a.T)).T  # the same numbers, stored by columns
+    assert_close(matmul(turned, xp.asarray(b)), a @ b)
+    assert matmul(xp.asarray(a, dtype="float32"), xp.asarray(b, dtype="float32")).dtype == "float32"
+
+
+@pytest.mark.parametrize(("rows", "shares"), [(10, 0), (1000, 3), (2, 0)])
+def test_only_large_products_are_shared_out(rng, monkeypatch, rows, shares):
+    seen = []
+    monkeypatch.setattr(backend, "_cores", lambda: 3)
+    monkeypatch.setattr(backend, "in_parallel", lambda work, parts, like: seen.extend(map(work, parts)))
+    matmul(rng.normal(size=(rows, 64)), rng.normal(size=(64, 20)))
+    assert len(seen) == shares

@@ -49,9 +49,7 @@ def test_encode_and_decode_by_hand(xp):
 
 def test_growth_is_bounded(xp):
     """No delta makes a box more than 1000 / 16 times as large: early, wild predictions must not overflow."""
-    decoded = decode_boxes(
-        xp.asarray([[0, 0, 1e3, 1e3], [0, 0, -1e3, -1e3]]), boxes_of(xp, (0, 0, 16, 16)), ONES
-    )
+    decoded = decode_boxes(xp.asarray([[0, 0, 1e3, 1e3], [0, 0, -1e3, -1e3]]), boxes_of(xp, (0, 0, 16, 16)), ONES)
     assert_close(decoded, [[8 - 500, 8 - 500, 8 + 500, 8 + 500], [8, 8, 8, 8]])
     # The bound holds after the weights are divided out.
     weighted = decode_boxes(

@@ -74,9 +74,7 @@ def test_groups_by_hand(xp):
 def greedy(boxes, scores, threshold):
     """Walk down the scores; keep a box unless a kept one overlaps it too much."""
     kept = []
-    for i in sorted(
-        range(len(boxes)), key=lambda i: -scores[i]
-    ):  # sorted is stable: of equals the earlier first
+    for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):  # sorted is stable: of equals the earlier first
         if all(iou(boxes[i], boxes[k]) <= threshold for k in kept):
             kept.append(i)
     return kept

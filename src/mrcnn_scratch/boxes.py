@@ -33,8 +33,9 @@ def box_iou(a: Array, b: Array) -> Array:
     intersection -= xp.maximum(ay1, by1)
     xp.maximum(intersection, 0, out=intersection)
     intersection *= width
-    union = xp.subtract(box_area(a)[..., :, None] + box_area(b)[..., None, :], intersection, out=width)
-    xp.maximum(union, xp.finfo(union.dtype).tiny, out=union)
+    # An area of 0 counts as the smallest float, so that 0 / 0 becomes 0; no other area feels it.
+    area_a, area_b = (xp.maximum(box_area(boxes), xp.finfo(boxes.dtype).tiny) for boxes in (a, b))
+    union = xp.subtract(area_a[..., :, None] + area_b[..., None, :], intersection, out=width)
     intersection /= union
     return intersection
 

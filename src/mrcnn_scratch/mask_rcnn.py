@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .backbone import FPN, ResNet
-from .backend import Array, array_module, load_cupy, to_device, to_host
+from .backend import Array, array_module, load_cupy, single_threaded_blas, to_device, to_host
 from .config import SHAPES, Config
 from .data.transforms import Batch, check_target, make_batch, resize_boxes, resize_target
 from .errors import InputError
@@ -113,6 +113,10 @@ class MaskRCNN(Layer):
             InputError: there are no images, or one is of another type or shape.
         """
         self.set_training(False)
+        with single_threaded_blas():
+            return self._detect(images)
+
+    def _detect(self, images: Sequence[Array]) -> list[Detections]:
         batch = self.batch(images)
         features, _ = self.features(batch.pixels)
         (objectness, deltas), _ = self.rpn(features)

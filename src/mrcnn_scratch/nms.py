@@ -10,7 +10,7 @@ Once a pass changes nothing, all are right, and that is greedy's answer. Chains 
 short, so a few passes over one IoU matrix do, where the walk would be a Python loop over boxes.
 """
 
-from .backend import Array, array_module
+from .backend import Array, array_module, in_parallel, tile_bytes
 from .boxes import box_iou
 
 PAIRS_AT_ONCE = 2**18
@@ -84,14 +84,15 @@ def keep_mask(boxes: Array, valid: Array, iou_threshold: float) -> Array:
     if rows * columns == 0:
         return valid
     step = max(1, PAIRS_AT_ONCE // columns**2)
-    parts = [_keep_mask(boxes[i : i + step], valid[i : i + step], iou_threshold) for i in range(0, rows, step)]
-    return xp.concatenate(parts)
+    parts = [slice(i, i + step) for i in range(0, rows, step)]
+    return xp.concatenate(
+        in_parallel(lambda part: _keep_mask(boxes[part], valid[part], iou_threshold), parts, like=boxes)
+    )
 
 
 def _keep_mask(boxes: Array, valid: Array, iou_threshold: float) -> Array:
     xp = array_module(boxes)
-    better = xp.triu(xp.ones((boxes.shape[1], boxes.shape[1]), dtype=bool), 1)  # [i, j]: i is better than j
-    suppresses = ((box_iou(boxes, boxes) > iou_threshold) & better).astype(xp.float32)  # (B, M, M)
+    suppresses = _suppresses(boxes, iou_threshold)
     kept = valid
     while True:
         # A product counts, for every j, the kept boxes that suppress it.
@@ -100,3 +101,19 @@ def _keep_mask(boxes: Array, valid: Array, iou_threshold: float) -> Array:
         if bool((again == kept).all()):
             return kept
         kept = again
+
+
+def _suppresses(boxes: Array, iou_threshold: float) -> Array:
+    """(B, M, M), 1 where box i is better than box j and overlaps it, else 0.
+
+    Only the part right of the diagonal can hold a 1, so only that is computed, some rows at a time, to stay in cache.
+    """
+    xp = array_module(boxes)
+    rows, columns = boxes.shape[:2]
+    out = xp.zeros((rows, columns, columns), dtype=xp.float32)
+    step = max(1, tile_bytes(boxes) // (8 * rows * columns * boxes.itemsize))
+    for i in range(0, columns, step):
+        some = slice(i, i + step)
+        out[:, some, i:] = box_iou(boxes[:, some], boxes[:, i:]) > iou_threshold
+        out[:, some, some] = xp.triu(out[:, some, some], 1)
+    return out

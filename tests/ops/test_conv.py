@@ -190,9 +190,7 @@ def test_any_memory_layout_will_do(xp, p):
     bias = xp.asarray(p.bias)
     padding = p.padding + 3  # whatever is left of x, the kernel fits
     views = ops.conv2d(x, weight, bias, stride=p.stride, padding=padding)
-    copies = ops.conv2d(
-        xp.ascontiguousarray(x), xp.ascontiguousarray(weight), bias, stride=p.stride, padding=padding
-    )
+    copies = ops.conv2d(xp.ascontiguousarray(x), xp.ascontiguousarray(weight), bias, stride=p.stride, padding=padding)
     assert_close(views[0], to_host(copies[0]))
     dy = np.random.default_rng(0).normal(size=(*views[0].shape, 2))
     for a, b in zip(views[1](xp.asarray(dy)[..., 0]), copies[1](xp.asarray(dy[..., 0])), strict=True):
@@ -205,9 +203,7 @@ def test_precision_is_the_input_s(xp, rng, dtype, stride):
     x, weight, bias = (rng.normal(size=s).astype(dtype) for s in [(2, 5, 6, 3), (3, 3, 3, 4), (4,)])
     y, backward = ops.conv2d(xp.asarray(x), xp.asarray(weight), xp.asarray(bias), stride=stride, padding=1)
     assert y.dtype == dtype
-    assert_close(
-        y, slow_conv2d(x.astype(float), weight.astype(float), bias, stride, 1), 10 * np.finfo(dtype).eps
-    )
+    assert_close(y, slow_conv2d(x.astype(float), weight.astype(float), bias, stride, 1), 10 * np.finfo(dtype).eps)
     assert [g.dtype for g in backward(y)] == [dtype] * 3
 
 
@@ -244,9 +240,7 @@ def test_gradients_of_conv2d(xp, rng, kernel, stride, padding):
     check_gradients(lambda *a: ops.conv2d(*a, stride=stride, padding=padding), inputs[:2], rng, xp=xp)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "stride"), [((2, 2), 2), ((3, 3), 1), ((3, 2), 2), ((1, 1), 1), ((1, 2), 3)]
-)
+@pytest.mark.parametrize(("kernel", "stride"), [((2, 2), 2), ((3, 3), 1), ((3, 2), 2), ((1, 1), 1), ((1, 2), 3)])
 def test_gradients_of_conv_transpose2d(xp, rng, kernel, stride):
     inputs = [rng.normal(size=s) for s in [(2, 3, 4, 2), (*kernel, 2, 3), (3,)]]
     check_gradients(lambda *a: ops.conv_transpose2d(*a, stride=stride), inputs, rng, xp=xp)

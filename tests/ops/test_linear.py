@@ -44,9 +44,7 @@ SIZES = st.tuples(*[st.integers(1, 5)] * 3)
 def test_is_the_slow_one(xp, sizes, seed):
     (r, d, f), rng = sizes, np.random.default_rng(seed)
     x, weight, bias = (rng.normal(size=s) for s in [(r, d), (d, f), (f,)])
-    assert_close(
-        ops.linear(xp.asarray(x), xp.asarray(weight), xp.asarray(bias))[0], slow_linear(x, weight, bias)
-    )
+    assert_close(ops.linear(xp.asarray(x), xp.asarray(weight), xp.asarray(bias))[0], slow_linear(x, weight, bias))
     assert_close(ops.linear(xp.asarray(x), xp.asarray(weight))[0], slow_linear(x, weight, np.zeros(f)))
 
 
@@ -63,9 +61,7 @@ def test_rows_do_not_meet(xp, sizes, seed):
     assert_close(shuffled, to_host(y)[order])
 
 
-@given(
-    shape=st.lists(st.integers(0, 4), max_size=3), features=st.integers(1, 4), seed=st.integers(0, 2**32 - 1)
-)
+@given(shape=st.lists(st.integers(0, 4), max_size=3), features=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
 def test_sum_rows_sums_all_but_the_last_axis(xp, shape, features, seed):
     x = np.random.default_rng(seed).normal(size=(*shape, features))
     assert_close(sum_rows(xp.asarray(x)), x.sum(axis=tuple(range(len(shape)))))

@@ -183,9 +183,7 @@ def test_gradients_of_cross_entropy(xp, rng):
 
 def test_gradients_of_binary_cross_entropy(xp, rng):
     targets = xp.asarray(rng.uniform(size=(3, 4)))
-    check_gradients(
-        lambda x: ops.binary_cross_entropy_with_logits(x, targets), [rng.normal(size=(3, 4))], rng, xp=xp
-    )
+    check_gradients(lambda x: ops.binary_cross_entropy_with_logits(x, targets), [rng.normal(size=(3, 4))], rng, xp=xp)
 
 
 @pytest.mark.parametrize("beta", [1 / 9, 1.0, 3.0])
@@ -203,8 +201,6 @@ def test_is_pytorch_s(xp, name):
         op = {
             "cross_entropy": lambda x, case=case: ops.cross_entropy(x, xp.asarray(case["labels"])),
             "bce": lambda x, case=case: ops.binary_cross_entropy_with_logits(x, xp.asarray(case["targets"])),
-            "smooth_l1": lambda x, case=case: ops.smooth_l1(
-                x, xp.asarray(case["targets"]), beta=float(case["beta"])
-            ),
+            "smooth_l1": lambda x, case=case: ops.smooth_l1(x, xp.asarray(case["targets"]), beta=float(case["beta"])),
         }[name]
         check_case(xp, op, [case["x"]], case["y"], case["dy"], [case["dx"]])

@@ -88,9 +88,7 @@ def test_frozen_at_the_batch_s_statistics_is_the_same(xp, shape, seed):
     (y, mean, var), backward = ops.batch_norm(x, weight, bias, eps=0.1)
     frozen, frozen_backward = ops.frozen_batch_norm(x, weight, bias, mean, var, eps=0.1)
     assert_close(frozen, to_host(y))
-    for a, b in zip(
-        backward(y)[1:], frozen_backward(y)[1:], strict=True
-    ):  # dx differs: the statistics stand still
+    for a, b in zip(backward(y)[1:], frozen_backward(y)[1:], strict=True):  # dx differs: the statistics stand still
         assert_close(a, to_host(b), 1e-10)
 
 

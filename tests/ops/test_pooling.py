@@ -89,8 +89,7 @@ def test_rising_functions_pass_through(xp, seed, kernel_size, stride):
     """The largest of exp(x) is exp of the largest x."""
     x = np.random.default_rng(seed).normal(size=(1, 5, 6, 2))
     pooled, pooled_exp = (
-        to_host(ops.max_pool2d(xp.asarray(v), kernel_size=kernel_size, stride=stride)[0])
-        for v in (x, np.exp(x))
+        to_host(ops.max_pool2d(xp.asarray(v), kernel_size=kernel_size, stride=stride)[0]) for v in (x, np.exp(x))
     )
     assert pooled_exp.tolist() == np.exp(pooled).tolist()
 

@@ -52,9 +52,7 @@ def test_a_sample_amid_four_pixels(xp):
 def test_more_samples_are_averaged(xp):
     """A kink in the map shows how many samples a bin has: over |x - 2|, one in the middle reads 0, two 1."""
     valley = xp.asarray([[2.0, 1, 0, 1, 2]])[None, :, :, None]
-    reading = {
-        ratio: to_host(align(xp, valley, (0, 0, 4, 1), ratio=ratio)[0]).item() for ratio in (1, 2, 4, 0)
-    }
+    reading = {ratio: to_host(align(xp, valley, (0, 0, 4, 1), ratio=ratio)[0]).item() for ratio in (1, 2, 4, 0)}
     # Samples at 2; at 1 and 3; at .5, 1.5, 2.5, 3.5; and for 0 as many as the bin is wide, which is 4.
     assert reading == {1: 0, 2: 1, 4: 1, 0: 1}
     wide = {ratio: to_host(align(xp, valley, (1.5, 0, 2.5, 1), ratio=ratio)[0]).item() for ratio in (2, 0)}
@@ -172,15 +170,11 @@ def test_what_moves_with_its_box_looks_the_same(xp, down, right, options):
     shift = np.array([right, down, right, down]) / options["scale"]
     start = 2 / options["scale"]
     moved, _ = align(xp, xp.asarray(field), box + start + shift, **options)
-    still, _ = align(
-        xp, xp.asarray(np.pad(pattern, ((0, 0), (2, 6), (2, 6), (0, 0)))), box + start, **options
-    )
+    still, _ = align(xp, xp.asarray(np.pad(pattern, ((0, 0), (2, 6), (2, 6), (0, 0)))), box + start, **options)
     assert_close(moved, to_host(still))
 
 
-@given(
-    boxes=st.lists(CORNERS, min_size=2, max_size=12), ratio=st.integers(0, 2), seed=st.integers(0, 2**32 - 1)
-)
+@given(boxes=st.lists(CORNERS, min_size=2, max_size=12), ratio=st.integers(0, 2), seed=st.integers(0, 2**32 - 1))
 def test_boxes_do_not_meet(xp, boxes, ratio, seed):
     """Boxes are worked on in groups of like size: which ones are together must not show."""
     features = xp.asarray(np.random.default_rng(seed).normal(size=(1, 7, 6, 2)))

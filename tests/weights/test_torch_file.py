@@ -1,6 +1,7 @@
 """Reading PyTorch files: made by hand, real, and bad ones. The hostile have a test file of their own."""
 
 import hashlib
+import io
 import struct
 import tracemalloc
 import zipfile
@@ -60,8 +61,9 @@ def test_one_tensor_by_hand(read, style):
     ],
 )
 def test_every_storage_type(read, style, kind, stored, expected):
-    arrays = read(file_of(style, one(kind, 2, 0, (2,), (1,)), {"0": stored}))
-    np.testing.assert_array_equal(arrays["w"], expected, strict=True)
+    array = read(file_of(style, one(kind, 2, 0, (2,), (1,)), {"0": stored}))["w"]
+    np.testing.assert_array_equal(array, expected, strict=True)
+    assert array.tobytes() == expected.tobytes()  # a true that is stored as 2 becomes 1
 
 
 @pytest.mark.parametrize("style", FORMATS)
@@ -71,15 +73,17 @@ def test_views_of_one_storage(read, style):
             "transposed": tensor(WHOLE, 0, (3, 2), (1, 3)),
             "second_row": tensor(WHOLE, 3, (3,), (1,)),
             "scalar": tensor(WHOLE, 5, (), ()),
-            "empty": tensor(WHOLE, 0, (0, 256), (256, 1)),
+            "empty": tensor(WHOLE, 6, (0, 256), (256, 1)),
+            "nothing": tensor(storage("FloatStorage", "1", 0), 0, (0,), (1,)),
             "side_of_1": tensor(WHOLE, 0, (1, 6), (2**62, 1)),
         }
     )
-    arrays = read(file_of(style, value, {"0": SIX}))
+    arrays = read(file_of(style, value, {"0": SIX, "1": SIX[:0]}))
     np.testing.assert_array_equal(arrays["transposed"], [[1, 4], [2, 5], [3, 6]])
     np.testing.assert_array_equal(arrays["second_row"], [4, 5, 6])
     np.testing.assert_array_equal(arrays["scalar"], np.float32(6), strict=True)
     assert arrays["empty"].shape == (0, 256)
+    assert arrays["nothing"].shape == (0,)
     np.testing.assert_array_equal(arrays["side_of_1"], [[1, 2, 3, 4, 5, 6]])
     arrays["second_row"][0] = 40  # shared and writable, as in PyTorch
     assert arrays["transposed"][0, 1] == 40
@@ -132,7 +136,7 @@ def test_checkpoint(read, style, key):
 
 
 def test_entries_that_are_no_tensors_are_left_out(read):
-    value = table({"version": number(2), "w": FLAT})
+    value = table({"version": number(2), "w": FLAT}) + number(5) + FLAT + b"s"  # and one with no name
     assert list(read(zip_file(value, {"0": SIX}))) == ["w"]
 
 
@@ -180,6 +184,8 @@ BAD_VALUES = {
     "an empty dict": (b"}", "without tensors"),
     "two state dicts": (table({"model": one(), "state_dict": one()}), "two state dicts"),
     "a Namespace": (table({"args": name("argparse", "Namespace"), "model": one()}), "argparse.Namespace"),
+    "another protocol": (b"\x80\x04}", "pickle_protocol=4"),
+    "a text of 4 GB": (b"X\xff\xff\xff\xff", "breaks off"),
     "a storage unknown to the file": (
         table({"w": tensor(storage("FloatStorage", "9", 6), 0, (6,), (1,))}),
         "missing",
@@ -193,15 +199,17 @@ BAD_VALUES = {
         "two ways",
     ),
     "an unknown storage type": (one("ComplexFloatStorage"), "torch.ComplexFloatStorage"),
-    "a negative shape": (one(shape=(-2, -3)), "negative"),
-    "a negative stride": (one(strides=(-3, 1)), "negative"),
-    "a negative offset": (one(offset=-1), "negative"),
+    "a negative shape": (one(shape=(-2, -3)), "negative size or stride"),
+    "a negative stride": (one(strides=(-3, 1)), "negative size or stride"),
+    "a negative offset": (one(offset=-(2**40)), "negative size or stride"),
     "a shape beyond the storage": (one(shape=(3, 3)), "larger"),
     "an offset beyond the storage": (one(offset=1), "larger"),
     "a stride beyond the storage": (one(strides=(4, 1)), "larger"),
     "an overflowing stride": (one(strides=(2**62, 2**62)), "larger"),
     "an expanded tensor": (one(shape=(2**40,), strides=(0,)), "larger"),
-    "an absurd empty tensor": (one(shape=(0, 2**62, 2**62), strides=(0, 0, 0)), "array"),
+    "an absurd empty tensor": (one(shape=(0, 2**62, 2**62), strides=(0, 0, 0)), "no state dict to be read"),
+    "an empty tensor with absurd strides": (one(shape=(0, 2), strides=(2**62, 2**62)), "no state dict to be read"),
+    "an empty tensor in an absurd place": (one(offset=2**62, shape=(0,), strides=(1,)), "no state dict to be read"),
     "too few strides": (one(strides=(1,)), "shape"),
     "too many dimensions": (one(shape=(1,) * 33, strides=(1,) * 33), "shape"),
 }
@@ -228,16 +236,62 @@ def test_bad_containers(read, tmp_path):
         read(good.replace(b"data.pkl", b"data.txt"))
     with pytest.raises(InputError, match="compressed"):
         read(zip_file(one(), {"0": SIX}, compression=zipfile.ZIP_DEFLATED))
-    with pytest.raises(
-        InputError, match=r"cannot be read through \(File is not a zip file\); download it again"
-    ):
+    with pytest.raises(InputError, match=r"\(File is not a zip file\); download it again"):
         read(good[:-30])
+    shifted = bytearray(good)
+    shifted[-5] ^= 0x10  # the directory's place, by 4096 bytes: the records would lie before the file
+    with pytest.raises(InputError, match="cannot be read through"):
+        read(bytes(shifted))
     with pytest.raises(InputError, match=r"Bad CRC-32 for file 'archive/data/0'"):
         read(good.replace(SIX.tobytes(), SIX[::-1].tobytes()))
     with pytest.raises(InputError, match="no such file"):
         read_state_dict(tmp_path / "missing.pth")
     with pytest.raises(InputError, match="no such file"):
         read_state_dict(tmp_path)
+
+
+@pytest.mark.parametrize("style", FORMATS)
+def test_a_storage_that_is_not_there(read, style):
+    with pytest.raises(InputError, match="the numbers of a tensor are missing"):
+        read(file_of(style, one(), {}))
+
+
+def test_lying_streams(read):
+    good = stream_file(one(length=2**60, shape=(6,), strides=(1,)), {"0": SIX})
+    with pytest.raises(InputError, match="cut short"):
+        read(good.replace(struct.pack("<q", 6), struct.pack("<q", 2**60)))
+    good = stream_file(one(), {"0": SIX})
+    with pytest.raises(InputError, match="missing"):
+        read(good.replace(program(b"](" + text("0") + b"e"), program(number(5))))
+
+
+LYING_ZIPS = {
+    "more bytes than it has": (one(length=8), {"file_size": 32}, "cut short"),
+    "bytes beyond the file": (one(length=60), {"file_size": 240, "compress_size": 240}, "read through"),
+    "encryption": (one(), {"flag_bits": 1}, "encrypted"),
+    "a version to come": (one(), {"extract_version": 255}, "zip file version"),
+    "an absurd place": (one(), {"header_offset": 2**63 + 1}, "offset"),
+    "another name": (
+        table({"w": tensor(storage("FloatStorage", "k" * 9000, 6), 0, (6,), (1,))}),
+        {"filename": "archive/data/" + "k" * 9000},
+        "File name in directory",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LYING_ZIPS)
+def test_lying_zips(read, case):
+    """The directory at the end of a zip says of the last record what is not so."""
+    value, claims, reason = LYING_ZIPS[case]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", program(value))
+        archive.writestr("archive/data/0", SIX.tobytes())
+        for field, claim in claims.items():
+            setattr(archive.filelist[-1], field, claim)
+    with pytest.raises(InputError, match=reason) as caught:
+        read(buffer.getvalue())
+    assert len(str(caught.value)) < 600
 
 
 def test_zip_records_that_overlap(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference import FIXTURES
-from torch_writer import FORMATS, SIX, call, file_of, group, name, number, one, storage, table, text, zip_file
+from torch_writer import FORMATS, SIX, call, file_of, group, name, number, one, storage, table, tensor, text, zip_file
 
 from mrcnn_scratch.errors import InputError
 from mrcnn_scratch.weights.restricted_pickle import PICKLE_LIMIT
@@ -63,6 +63,7 @@ def test_payloads_do_not_run(read, tmp_path, style, protocol):
 # Tricks of the machine, and bombs
 
 ORDERED = name("collections", "OrderedDict") + b"q\x00"  # and memo entry 0
+FLAT = tensor(storage("FloatStorage", "0", 6), 0, (6,), (1,))
 FULL = PICKLE_LIMIT - 100
 
 
@@ -83,11 +84,9 @@ TRICKS = {
     "a storage loaded from bytes": call("torch.storage", "_load_from_bytes", text("x")),
     "a dotted name": name("torch._utils", "_rebuild_tensor_v2.__globals__"),
     "a name of many lines": name("torch", "FloatStorage\nx"),
-    "an attribute set on a dict": ORDERED + b")R" + table({"__class__": number(1)}) + b"b",
-    "an attribute set on a name": ORDERED + table({"text": text("os.system")}) + b"b)R",
     "a tensor appended to": one() + b"Na",
     "an uneven dict": b"}(Nu",
-    "a dict inside itself": b"}q\x00" + text("model") + b"h\x00s",
+    "a list set like a dict": b"]NaK\x00Ns",
     "a memo entry never stored": b"j\xff\xff\xff\xff",
     "an empty stack": b"a",
     "an empty stack after a mark": b"}(s",
@@ -130,8 +129,24 @@ BOMBS = {
 @pytest.mark.parametrize("style", FORMATS)
 @pytest.mark.parametrize("case", TRICKS)
 def test_tricks(read, style, case):
-    with pytest.raises(InputError):
-        read(file_of(style, TRICKS[case], {"0": SIX}))
+    """Refused on their own, and refused beside a good tensor, where being ignored would not do."""
+    for value in (TRICKS[case], table({"w": FLAT, "x": TRICKS[case]})):
+        with pytest.raises(InputError):
+            read(file_of(style, value, {"0": SIX}))
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        ORDERED + b")R" + table({"__class__": number(1), "__setstate__": number(1)}) + b"b",
+        ORDERED + table({"text": text("os.system")}) + b"b)R",
+        b"}q\x00" + text("model") + b"h\x00s",  # a dict inside itself
+        b"]q\x00h\x00a",  # a list inside itself
+    ],
+)
+def test_attributes_and_circles_do_nothing(read, harmless):
+    arrays = read(zip_file(table({"x": harmless, "w": FLAT}), {"0": SIX}))
+    assert list(arrays) == ["w"]
 
 
 @pytest.mark.parametrize("case", BOMBS)

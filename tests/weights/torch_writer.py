@@ -39,8 +39,9 @@ def table(entries):
     return b"}(" + b"".join(text(key) + value for key, value in entries.items()) + b"u"
 
 
-def storage(kind, key, length, *view):
-    return group(text("storage"), name("torch", kind), text(key), text("cpu"), number(length), *view) + b"Q"
+def storage(kind, key, length, *sixth):
+    """A storage's description, handed to the reader by Q. A stream has a sixth part: None, or a view; it may lack."""
+    return group(text("storage"), name("torch", kind), text(key), text("cpu"), number(length), *sixth) + b"Q"
 
 
 def tensor(stored, offset, shape, strides):
@@ -64,7 +65,7 @@ def zip_file(value, numbers, byteorder=b"little", folder="archive", compression=
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         archive.writestr(f"{folder}/data.pkl", program(value))
-        archive.writestr(f"{folder}/.format_version", b"1")
+        archive.writestr(f"{folder}/version", b"3\n")
         if byteorder:
             archive.writestr(f"{folder}/byteorder", byteorder)
         for key, data in numbers.items():

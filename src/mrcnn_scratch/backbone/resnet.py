@@ -94,6 +94,7 @@ class ResNet(Layer):
 
     def __init__(self, config: BackboneConfig, rng: np.random.Generator) -> None:
         self.stem = ConvNorm(3, config.stem_channels, config.stem_kernel, 2, config, rng, relu=True)
+        self.stem.conv.input_gradient = False  # the image is not learned
         self.pool = MaxPool2d(kernel_size=3, stride=2, padding=1) if config.stem_pool else None
         self.stages: list[Layer] = []
         channels = config.stem_channels

@@ -21,15 +21,24 @@ class Conv2d(Layer):
         *,
         stride: int = 1,
         bias: bool = True,
+        input_gradient: bool = True,
     ) -> None:
         self.weight = Parameter(he_normal((kernel_size, kernel_size, channels, features), rng))
         self.bias = Parameter(np.zeros(features, np.float32), decay=False) if bias else None
         self.stride = stride
         self.padding = kernel_size // 2
+        self.input_gradient = input_gradient
 
     def forward(self, x: Array) -> tuple[Array, Backward]:
         bias = None if self.bias is None else self.bias.value
-        y, backward = ops.conv2d(x, self.weight.value, bias, stride=self.stride, padding=self.padding)
+        y, backward = ops.conv2d(
+            x,
+            self.weight.value,
+            bias,
+            stride=self.stride,
+            padding=self.padding,
+            input_gradient=self.input_gradient,
+        )
         return y, adding_gradients(backward, self.weight, self.bias)
 
 

@@ -5,17 +5,28 @@ numbers, and the convolution is one product with the weight laid out as (KH*KW*C
 times, so they are made tile by tile in one small buffer that stays in cache, used, and overwritten: never kept.
 """
 
+import math
 from collections.abc import Iterator
+from typing import TypeAlias
 
-from ..backend import Array, array_module, tile_bytes
+from ..backend import Array, array_module, in_parallel, matmul, matmul_into, tile_bytes, workers
 from .contract import Backward, differentiable
 from .linear import sum_rows
 from .padding import pad, unpad
 
+Tile: TypeAlias = tuple[slice, slice]
+"""Which images and which output rows."""
+
 
 @differentiable
 def conv2d(
-    x: Array, weight: Array, bias: Array | None = None, *, stride: int = 1, padding: int = 0
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    input_gradient: bool = True,
 ) -> tuple[Array, Backward]:
     """Cross-correlate ``x`` with F kernels.
 
@@ -27,6 +38,7 @@ def conv2d(
         bias: (F,) or None.
         stride: s, the step of the window.
         padding: p, the border of zeros on every side.
+        input_gradient: False spares the work of ``dx``, which is then None: nobody asks a photograph for its gradient.
 
     Returns:
         ``y`` (N, OH, OW, F) with ``OH = (H + 2p - KH) // s + 1``, and ``backward(dy) -> dx, dweight, dbias``
@@ -36,7 +48,9 @@ def conv2d(
     y = _correlate(pad(x, padding), weight, bias, stride)
 
     def backward(dy: Array) -> tuple[Array, ...]:
-        if stride == 1 and padding < min(kernel):
+        if not input_gradient:
+            dx, dweight = None, _weight_gradient(pad(x, padding), dy, kernel, stride)
+        elif stride == 1 and padding < min(kernel):
             dx, dweight = _backward_stride_1(x, weight, dy, padding)
         else:
             dx, dweight = _backward_any_stride(x, weight, dy, stride, padding)
@@ -65,7 +79,7 @@ def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stri
     n, height, width, channels = x.shape
     kh, kw, _, features = weight.shape
     per_pixel = weight.transpose(2, 0, 1, 3).reshape(channels, -1)  # (C, KH KW F)
-    stamps = (x.reshape(-1, channels) @ per_pixel).reshape(n, height, width, kh, kw, features)
+    stamps = matmul(x.reshape(-1, channels), per_pixel).reshape(n, height, width, kh, kw, features)
     y = _scatter_patches(stamps, ((height - 1) * stride + kh, (width - 1) * stride + kw), stride)
     if bias is not None:
         y += bias
@@ -82,12 +96,18 @@ def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stri
 def _correlate(x: Array, weight: Array, bias: Array | None, stride: int) -> Array:
     """Convolution without padding: (N, H, W, C) and (KH, KW, C, F) to (N, OH, OW, F)."""
     xp = array_module(x)
-    matrix = weight.reshape(-1, weight.shape[-1])  # (KH KW C, F)
+    features = weight.shape[-1]
+    matrix = weight.reshape(-1, features)  # (KH KW C, F)
     windows = _windows(x, weight.shape[:2], stride)
-    y = xp.empty((*windows.shape[:3], weight.shape[-1]), dtype=x.dtype)
-    for tile, patches in _tiles(windows):
-        rows = xp.matmul(patches, matrix)
-        y[tile] = (rows if bias is None else rows + bias).reshape(y[tile].shape)
+    y = xp.empty((*windows.shape[:3], features), dtype=x.dtype)
+
+    def multiply(share: list[Tile]) -> None:
+        for tile, patches in _patches(windows, share):
+            rows = matmul_into(patches, matrix, y[tile].reshape(-1, features))
+            if bias is not None:
+                rows += bias
+
+    in_parallel(multiply, _shares(windows), like=x)
     return y
 
 
@@ -103,11 +123,16 @@ def _backward_stride_1(x: Array, weight: Array, dy: Array, padding: int) -> tupl
     kh, kw, channels, features = weight.shape
     turned = weight[::-1, ::-1].transpose(0, 1, 3, 2).reshape(-1, channels)  # (KH KW F, C)
     dx = xp.empty(x.shape, dtype=dy.dtype)
-    dturned = xp.zeros((channels, kh * kw * features), dtype=dy.dtype)
-    padded = pad(dy, (kh - 1 - padding, kw - 1 - padding))
-    for tile, patches in _tiles(_windows(padded, (kh, kw), 1)):
-        dx[tile] = xp.matmul(patches, turned).reshape(dx[tile].shape)
-        dturned += xp.matmul(x[tile].reshape(-1, channels).T, patches)
+    windows = _windows(pad(dy, (kh - 1 - padding, kw - 1 - padding)), (kh, kw), 1)
+
+    def multiply(share: list[Tile]) -> Array:
+        dturned = xp.zeros((channels, kh * kw * features), dtype=dy.dtype)
+        for tile, patches in _patches(windows, share):
+            matmul_into(patches, turned, dx[tile].reshape(-1, channels))
+            dturned += xp.matmul(x[tile].reshape(-1, channels).T, patches)
+        return dturned
+
+    dturned = sum(in_parallel(multiply, _shares(windows), like=x))
     dweight = dturned.reshape(channels, kh, kw, features)[:, ::-1, ::-1].transpose(1, 2, 0, 3)
     return dx, dweight
 
@@ -117,7 +142,7 @@ def _backward_any_stride(x: Array, weight: Array, dy: Array, stride: int, paddin
     kh, kw, channels, features = weight.shape
     padded = pad(x, padding)
     dweight = _weight_gradient(padded, dy, (kh, kw), stride)
-    dpatches = dy.reshape(-1, features) @ weight.reshape(-1, features).T  # (N OH OW, KH KW C)
+    dpatches = matmul(dy.reshape(-1, features), weight.reshape(-1, features).T)  # (N OH OW, KH KW C)
     dpatches = dpatches.reshape(*dy.shape[:3], kh, kw, channels)
     return unpad(_scatter_patches(dpatches, padded.shape[1:3], stride), padding), dweight
 
@@ -126,10 +151,15 @@ def _weight_gradient(x: Array, dy: Array, kernel: tuple[int, int], stride: int) 
     """``sum over patches of patch^T dy``: the weight gradient (KH, KW, C, F) of a convolution without padding."""
     xp = array_module(x)
     channels, features = x.shape[-1], dy.shape[-1]
-    dweight = xp.zeros((kernel[0] * kernel[1] * channels, features), dtype=dy.dtype)
-    for tile, patches in _tiles(_windows(x, kernel, stride)):
-        dweight += xp.matmul(patches.T, dy[tile].reshape(-1, features))
-    return dweight.reshape(*kernel, channels, features)
+    windows = _windows(x, kernel, stride)
+
+    def multiply(share: list[Tile]) -> Array:
+        dweight = xp.zeros((kernel[0] * kernel[1] * channels, features), dtype=dy.dtype)
+        for tile, patches in _patches(windows, share):
+            dweight += xp.matmul(patches.T, dy[tile].reshape(-1, features))
+        return dweight
+
+    return sum(in_parallel(multiply, _shares(windows), like=x)).reshape(*kernel, channels, features)
 
 
 def _windows(x: Array, kernel: tuple[int, int], stride: int) -> Array:
@@ -142,31 +172,49 @@ def _windows(x: Array, kernel: tuple[int, int], stride: int) -> Array:
     return xp.lib.stride_tricks.as_strided(x, shape, (sn, sh * stride, sw * stride, sh, sw, sc))
 
 
-def _tiles(windows: Array) -> Iterator[tuple[tuple[slice, slice], Array]]:
-    """Patches as matrix rows, some images or some output rows at a time.
+def _shares(windows: Array) -> list[list[Tile]]:
+    """All tiles, shared out among the workers in as many runs of about the same length.
 
-    Yields:
-        ``(images, rows)`` slices, and the patches there as (images rows OW, KH KW C). The rows share
-        one buffer: each tile overwrites the last.
+    A tile is some images or some rows of one image, whose patches fit into :func:`tile_bytes` together.
+    """
+    n, height = windows.shape[:2]
+    row_bytes = math.prod(windows.shape[2:]) * windows.itemsize
+    fitting = max(1, tile_bytes(windows) // max(row_bytes, 1))  # output rows in a tile
+    if _is_flat(windows):  # nothing to copy, so nothing to keep in cache: one tile for each worker
+        fitting = max(1, -(-n * height // workers(windows)))
+    images, rows = max(1, min(n, fitting // max(height, 1))), max(1, min(height, fitting))
+    tiles = [
+        (slice(i, min(i + images, n)), slice(j, min(j + rows, height)))
+        for i in range(0, n, images)
+        for j in range(0, height, rows)
+    ]
+    length = max(1, -(-len(tiles) // workers(windows)))
+    return [tiles[k : k + length] for k in range(0, len(tiles), length)] or [[]]
+
+
+def _patches(windows: Array, tiles: list[Tile]) -> Iterator[tuple[Tile, Array]]:
+    """Patches as matrix rows, tile by tile: ``tile, (images rows OW, KH KW C)``.
+
+    The rows share one buffer: each tile overwrites the last.
     """
     xp = array_module(windows)
-    n, height, width, kh, kw, channels = windows.shape
-    numbers = kh * kw * channels
-    if windows.size == 0:
-        return
-    if kh == kw == 1 and windows.flags.c_contiguous:  # a 1x1 kernel: the pixels are the patches
-        yield (slice(0, n), slice(0, height)), windows.reshape(-1, numbers)
-        return
-    fitting = max(1, tile_bytes(windows) // (width * numbers * windows.itemsize))  # output rows in a tile
-    images, rows = max(1, min(n, fitting // height)), min(height, fitting)
-    buffer = xp.empty((images, rows, width, kh, kw, channels), dtype=windows.dtype)
-    for i in range(0, n, images):
-        for j in range(0, height, rows):
-            tile = (slice(i, min(i + images, n)), slice(j, min(j + rows, height)))
-            view = windows[tile]
-            patches = buffer.reshape(-1)[: view.size].reshape(view.shape)
-            patches[...] = view
-            yield tile, patches.reshape(-1, numbers)
+    numbers = math.prod(windows.shape[3:])
+    buffer = None
+    for tile in tiles:
+        view = windows[tile]
+        if _is_flat(windows):
+            yield tile, view.reshape(-1, numbers)
+            continue
+        if buffer is None:  # the first tile need not be the largest: a share may start with the last rows of an image
+            buffer = xp.empty(max(windows[t].size for t in tiles), dtype=windows.dtype)
+        patches = buffer[: view.size].reshape(view.shape)
+        patches[...] = view
+        yield tile, patches.reshape(-1, numbers)
+
+
+def _is_flat(windows: Array) -> bool:
+    """Whether the patches are rows in memory already: those of a 1x1 kernel with stride 1, which are the pixels."""
+    return windows.shape[3] == windows.shape[4] == 1 and bool(windows.flags.c_contiguous)
 
 
 def _scatter_patches(patches: Array, size: tuple[int, int], stride: int) -> Array:

@@ -1,6 +1,6 @@
 """Fully connected layer: one matrix product."""
 
-from ..backend import Array, array_module
+from ..backend import Array, array_module, matmul
 from .contract import Backward, differentiable
 
 
@@ -17,12 +17,12 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, B
         ``y`` (R, F) and ``backward(dy) -> dx, dweight, dbias`` (no ``dbias`` without a bias):
         ``dx = dy W^T``, ``dW = x^T dy``, ``db`` sums ``dy`` over the rows.
     """
-    y = x @ weight  # (R, F)
+    y = matmul(x, weight)  # (R, F)
     if bias is not None:
         y += bias
 
     def backward(dy: Array) -> tuple[Array, ...]:
-        gradients = (dy @ weight.T, x.T @ dy)
+        gradients = (matmul(dy, weight.T), matmul(x.T, dy))
         return gradients if bias is None else (*gradients, sum_rows(dy))
 
     return y, backward

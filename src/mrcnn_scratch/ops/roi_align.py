@@ -12,10 +12,13 @@ one shape.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from ..backend import Array, add_windows, array_module, tile_bytes, to_device, to_host
+from ..backend import Array, add_windows, array_module, in_parallel, tile_bytes, to_device, to_host
 from .contract import Backward, differentiable
+
+_Group: TypeAlias = tuple[Array, int, int]
+"""Boxes (n,) by index, and the rows and columns of the windows that hold them."""
 
 
 class _Axis(NamedTuple):
@@ -71,24 +74,32 @@ def roi_align(
     )
     groups = list(_groups(y_axis, x_axis, tile_bytes(features) // (channels * features.itemsize)))
     y = xp.empty((len(boxes), *output_size, channels), dtype=features.dtype)
-    for chosen, height, width in groups:
+
+    def sample(group: _Group) -> None:
+        chosen, height, width = group
         rows = xp.minimum(y_axis.first[chosen][:, None] + xp.arange(height), shape[1] - 1)  # (n, h)
         columns = xp.minimum(x_axis.first[chosen][:, None] + xp.arange(width), shape[2] - 1)  # (n, w)
         pixels = (batch_indices[chosen][:, None, None] * shape[1] + rows[:, :, None]) * shape[2] + columns[:, None]
         windows = features.reshape(-1, channels).take(pixels, axis=0)  # (n, h, w, C)
         a_y = y_axis.matrix(chosen, height)  # (n, OH, h)
         a_x = x_axis.matrix(chosen, width)  # (n, OW, w)
-        over_rows = a_y @ windows.reshape(len(chosen), height, -1)  # (n, OH, w C)
-        y[chosen] = a_x[:, None] @ over_rows.reshape(len(chosen), -1, width, channels)  # (n, OH, OW, C)
+        over_rows = xp.matmul(a_y, windows.reshape(len(chosen), height, -1))  # (n, OH, w C)
+        over_rows = over_rows.reshape(len(chosen), -1, width, channels)
+        y[chosen] = xp.matmul(a_x[:, None], over_rows)  # (n, OH, OW, C)
+
+    in_parallel(sample, groups, like=features)
 
     def backward(dy: Array) -> Array:
-        dfeatures = xp.zeros(shape, dtype=dy.dtype)
-        for chosen, height, width in groups:
+        def spread(group: _Group) -> Array:
+            chosen, height, width = group
             a_y = y_axis.matrix(chosen, height)
             a_x = x_axis.matrix(chosen, width)
-            over_rows = a_x.transpose(0, 2, 1)[:, None] @ dy[chosen]  # (n, OH, w, C)
+            over_rows = xp.matmul(a_x.transpose(0, 2, 1)[:, None], dy[chosen])  # (n, OH, w, C)
             over_rows = over_rows.reshape(len(chosen), output_size[0], -1)  # (n, OH, w C)
-            windows = (a_y.transpose(0, 2, 1) @ over_rows).reshape(-1, height, width, channels)
+            return xp.matmul(a_y.transpose(0, 2, 1), over_rows).reshape(-1, height, width, channels)
+
+        dfeatures = xp.zeros(shape, dtype=dy.dtype)
+        for (chosen, _, _), windows in zip(groups, in_parallel(spread, groups, like=dy), strict=True):
             add_windows(dfeatures, windows, batch_indices[chosen], y_axis.first[chosen], x_axis.first[chosen])
         return dfeatures
 
@@ -129,7 +140,7 @@ def _axis(ends: Array, bins: int, size: int, scale: float, sampling_ratio: int, 
     return _Axis(samples, weights, first.astype(xp.int64), (last - first).astype(xp.int64) + 1)
 
 
-def _groups(y_axis: _Axis, x_axis: _Axis, pixels: int) -> Iterator[tuple[Array, int, int]]:
+def _groups(y_axis: _Axis, x_axis: _Axis, pixels: int) -> Iterator[_Group]:
     """Boxes in groups of like extent, whose windows together hold about ``pixels``.
 
     Yields:

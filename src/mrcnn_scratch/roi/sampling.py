@@ -75,15 +75,19 @@ def mask_targets(sample: RoITargets, targets: Sequence[Target], resolution: int)
     """
     positives = sample.positives
     out = np.zeros((len(positives), resolution, resolution), sample.boxes.dtype)
-    for i, target in enumerate(targets):
-        here = np.flatnonzero(sample.image[positives] == i)
+    sizes = [target.masks.shape[1:] for target in targets]
+    for size in dict.fromkeys(sizes):  # images of one size are cut out in one go
+        images = np.array([i for i, other in enumerate(sizes) if other == size])
+        here = np.flatnonzero(np.isin(sample.image[positives], images))
         if not len(here):
             continue
         chosen = positives[here]
+        masks = np.concatenate([targets[i].masks for i in images])  # (all their objects, H, W)
+        first = np.cumsum([0, *(len(targets[i]) for i in images)])  # where each image's objects begin
         aligned, _ = ops.roi_align(
-            target.masks.astype(sample.boxes.dtype)[..., None],
+            masks.astype(sample.boxes.dtype)[..., None],
             sample.boxes[chosen],
-            sample.object[chosen],
+            first[np.searchsorted(images, sample.image[chosen])] + sample.object[chosen],
             output_size=(resolution, resolution),
             spatial_scale=1.0,
             sampling_ratio=0,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..backend import Array, to_device, to_host
+from ..backend import Array, single_threaded_blas, to_device, to_host
 from ..config import TrainingConfig
 from ..data.augment import augment
 from ..errors import InputError
@@ -57,6 +57,10 @@ class Trainer:
         Raises:
             InputError: a loss is not finite; the weights are as they were before the step.
         """
+        with single_threaded_blas():
+            return self._step()
+
+    def _step(self) -> dict[str, float]:
         start = time.perf_counter()
         step = self.steps_done
         rng = np.random.default_rng((self.config.seed, step, 1))

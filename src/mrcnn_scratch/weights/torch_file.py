@@ -191,8 +191,6 @@ def _build(tensors: dict[str, Tensor], load: _Load) -> dict[str, Array]:
 
 def _view(numbers: Array, tensor: Tensor) -> Array:
     """The tensor's elements, not copied. That they lie within the storage was checked with the pickle."""
-    if 0 in tensor.shape:
-        return np.zeros(tensor.shape, numbers.dtype)
     # The stride of a side of 1 is never used, and may be anything.
     steps = [step if side > 1 else 0 for side, step in zip(tensor.shape, tensor.strides, strict=True)]
     strides = [step * numbers.itemsize for step in steps]

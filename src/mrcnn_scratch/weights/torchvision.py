@@ -61,7 +61,7 @@ DEFAULTS: dict[str, Any] = {
 }
 """torchvision's defaults, where they are not also those of the configuration ``shapes``."""
 
-_OLD_NAMES = [
+_OLD_NAMES: list[tuple[str, Any]] = [
     (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
     (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
     (r"roi_heads\.mask_head\.mask_fcn(\d+)\.(weight|bias)", lambda m: f"roi_heads.mask_head.{int(m[1]) - 1}.0.{m[2]}"),
@@ -84,14 +84,14 @@ _LINEAR = _Axes(lambda a: a.T, lambda a: a.T)
 def load_torchvision(path: str | os.PathLike[str], **options: Any) -> MaskRCNN:
     """A Mask R-CNN with the weights of a torchvision ``.pth`` file (today's zip format or the older pickle stream).
 
-    Depths, widths, classes and head sizes are read off the arrays. What no state dict holds is given as an option, under
-    torchvision's name (see :data:`OPTIONS`), or has torchvision's default.
+    Depths, widths, classes and head sizes are read off the arrays. What no state dict holds is given as an option,
+    under torchvision's name (see :data:`OPTIONS`), or has torchvision's default.
 
     Args:
         path: a state dict of ``torchvision.models.detection.MaskRCNN`` on a ResNet with FPN.
         options: of :data:`OPTIONS`, and ``classes``, the names of labels 1, 2, ... ``norm`` is ``frozen`` (constant
-            statistics while training) or ``batch``. ``norm_eps`` is 0 for the file that torchvision publishes as COCO_V1,
-            recognised by its name and its 91 classes, and 1e-5 for others.
+            statistics while training) or ``batch``. ``norm_eps`` is 0 for the file that torchvision publishes as
+            COCO_V1, recognised by its name and its 91 classes, and 1e-5 for others.
 
     Raises:
         InputError: the file cannot be read, an array is missing or has another shape than the others imply, or there is
@@ -117,7 +117,7 @@ def save_torchvision(model: MaskRCNN, path: str | os.PathLike[str]) -> None:
     arrays = {
         key: np.ascontiguousarray(axes.to_torch(state[name])) for name, (key, axes) in torchvision_names(model).items()
     }
-    write_atomically(Path(path), lambda file: np.savez_compressed(file, **arrays))
+    write_atomically(Path(path), lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
 
 def torchvision_names(model: MaskRCNN) -> dict[str, tuple[str, _Axes]]:
@@ -236,7 +236,7 @@ def _shape(state: dict[str, Array], key: str, axes: int) -> tuple[int, ...]:
         raise InputError(f"there is no array {key}: is this a torchvision Mask R-CNN on a ResNet with FPN?")
     if state[key].ndim != axes or 0 in state[key].shape:
         raise InputError(f"{key} has shape {state[key].shape}, but needs {axes} axes")
-    return state[key].shape
+    return tuple(state[key].shape)
 
 
 def _count(state: dict[str, Array], pattern: str) -> int:
