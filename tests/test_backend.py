@@ -13,7 +13,6 @@ from threadpoolctl import threadpool_info
 
 from mrcnn_scratch import backend
 from mrcnn_scratch.backend import (
-    add_windows,
     array_module,
     in_parallel,
     load_cupy,
@@ -141,36 +140,6 @@ def test_scatter_add_is_a_loop(xp, indices, seed):
     assert_close(target, expected)
 
 
-def test_add_windows_by_hand(xp):
-    """Two windows of 2 x 2 ones overlap in the middle; a third hangs over the bottom right corner."""
-    target = xp.zeros((1, 3, 3, 1))
-    places = [xp.asarray(v) for v in ([0, 0, 0], [0, 1, 2], [0, 1, 2])]  # map, first row, first column
-    add_windows(target, xp.ones((3, 2, 2, 1)), *places)
-    assert to_host(target)[0, :, :, 0].tolist() == [[1, 1, 0], [1, 2, 1], [0, 1, 2]]
-
-
-@given(
-    count=st.integers(0, 6),
-    window=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_add_windows_is_a_loop(xp, count, window, size, seed):
-    rng = np.random.default_rng(seed)
-    start, windows = rng.normal(size=(3, *size, 2)), rng.normal(size=(count, *window, 2))
-    batch, top, left = (rng.integers(limit, size=count) for limit in (3, *size))
-    expected = start.copy()
-    for r, i, j in np.ndindex(count, *window):
-        if top[r] + i < size[0] and left[r] + j < size[1]:
-            expected[batch[r], top[r] + i, left[r] + j] += windows[r, i, j]
-    target = xp.asarray(start)
-    add_windows(target, *(xp.asarray(a) for a in (windows, batch, top, left)))
-    assert_close(target, expected)
-
-
-# Sharing work out among the cores
-
-
 @pytest.mark.parametrize("count", [0, 1, 2, 9])
 def test_in_parallel_is_a_loop(xp, count):
     """Results come in the order of the parts, whoever is done first."""
@@ -227,3 +196,18 @@ def test_only_large_products_are_shared_out(rng, monkeypatch, rows, shares):
     monkeypatch.setattr(backend, "in_parallel", lambda work, parts, like: seen.extend(map(work, parts)))
     matmul(rng.normal(size=(rows, 64)), rng.normal(size=(64, 20)))
     assert len(seen) == shares
+
+
+def test_elementwise_in_slices_is_elementwise(rng, monkeypatch):
+    """10 rows of 8 bytes with room for 3: slices of 3, 3, 3 and 1 rows, on two threads."""
+    monkeypatch.setattr(backend, "workers", lambda _: 2)
+    monkeypatch.setattr(backend, "tile_bytes", lambda _: 3 * 8)
+    x, y = rng.normal(size=(2, 10, 1))
+    seen = []
+
+    def multiply(a, b):
+        seen.append(len(a))
+        return a * b
+
+    assert backend.elementwise(multiply, x, y).tolist() == (x * y).tolist()
+    assert sorted(seen) == [1, 3, 3, 3]

@@ -7,7 +7,7 @@ global switch: hand an operation a CuPy array and it runs on the GPU, hand it a 
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, TypeAlias, TypeVar
@@ -78,32 +78,6 @@ def scatter_add(target: Array, indices: Any, values: Array) -> None:
         cupyx.scatter_add(target, indices, values)
 
 
-def add_windows(target: Array, windows: Array, batch: Array, top: Array, left: Array) -> None:
-    """Add small windows into feature maps in place; where windows overlap, all of them count.
-
-    Args:
-        target: (N, H, W, C), changed.
-        windows: (R, h, w, C); the parts that hang over the bottom or right edge of the map are dropped.
-        batch: (R,) int64, the map that each window belongs to.
-        top: (R,) int64, its first row. ``left``: (R,) int64, its first column. Both at least 0.
-        left: see ``top``.
-    """
-    _, height, width, _ = target.shape
-    if isinstance(target, np.ndarray):
-        # On the CPU a slice addition runs along whole rows and needs no atomics: far faster than np.add.at.
-        for n, y, x, window in zip(batch.tolist(), top.tolist(), left.tolist(), windows, strict=True):
-            place = target[n, y : y + windows.shape[1], x : x + windows.shape[2]]
-            place += window[: place.shape[0], : place.shape[1]]
-        return
-    xp = array_module(target)
-    rows = top[:, None] + xp.arange(windows.shape[1])  # (R, h)
-    columns = left[:, None] + xp.arange(windows.shape[2])  # (R, w)
-    inside = (rows < height)[:, :, None, None] & (columns < width)[:, None, :, None]
-    rows, columns = xp.minimum(rows, height - 1), xp.minimum(columns, width - 1)
-    indices = (batch[:, None, None], rows[:, :, None], columns[:, None, :])
-    scatter_add(target, indices, xp.where(inside, windows, 0))
-
-
 def workers(like: Array) -> int:
     """How many parts :func:`in_parallel` works on at a time: the CPU's cores, as BLAS counts them; 1 on a GPU."""
     return _cores() if isinstance(like, np.ndarray) else 1
@@ -116,10 +90,44 @@ def in_parallel(work: Callable[[Part], Result], parts: Sequence[Part], like: Arr
     its own core. That beats BLAS's own threads: the copies between the products are shared out as well, and cores wait
     for each other once per operation instead of once per product.
     """
-    if len(parts) == 1 or workers(like) == 1:
+    count = min(len(parts), workers(like))
+    if count <= 1:
         return [work(part) for part in parts]
+    results: list[Any] = [None] * len(parts)
+    queue = iter(range(len(parts)))  # each thread takes the next part when it is done with one
+
+    def work_off() -> None:
+        for i in queue:
+            results[i] = work(parts[i])
+
     with single_threaded_blas():
-        return list(_threads().map(work, parts))
+        others = [_threads().submit(work_off) for _ in range(count - 1)]
+        try:
+            work_off()
+        finally:
+            wait(others)
+    for other in others:
+        other.result()  # raises what it raised
+    return results
+
+
+def elementwise(function: Callable[..., Array], *arrays: Array) -> Array:
+    """``function(*arrays)`` for arrays of one shape, of which every output number needs only the inputs at its place.
+
+    On the CPU large arrays go some rows at a time, which keeps what comes between in cache, and on all cores.
+    """
+    first = arrays[0]
+    if workers(first) == 1 or first.nbytes <= tile_bytes(first):
+        return function(*arrays)
+    rows = max(1, tile_bytes(first) // first[0].nbytes)
+    parts = [slice(i, i + rows) for i in range(0, len(first), rows)]
+    out = array_module(first).empty_like(first)
+
+    def apply(part: slice) -> None:
+        out[part] = function(*(array[part] for array in arrays))
+
+    in_parallel(apply, parts, like=first)
+    return out
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -131,21 +139,6 @@ def matmul(a: Array, b: Array) -> Array:
     out = xp.empty((len(a), b.shape[1]), dtype=a.dtype)
     parts = [slice(i, i + rows) for i in range(0, len(a), rows)]
     in_parallel(lambda part: xp.matmul(a[part], b, out=out[part]), parts, like=a)
-    return out
-
-
-def matmul_into(a: Array, b: Array, out: Array) -> Array:
-    """``out[...] = a @ b`` for a tile, (M, K) and (K, N) to (M, N), all contiguous; returns ``out``.
-
-    On the CPU the rows of ``a`` go in groups of 8 to 24. For products of up to a million multiplications OpenBLAS has a
-    kernel that reads its operands where they lie. The general one copies them into an order of its own first, and with
-    few columns that copy shows: 1.27 times the time for K = 576, N = 64.
-    """
-    rows = len(a)
-    if isinstance(a, np.ndarray):
-        fitting = min(24, 10**6 // (a.shape[1] * b.shape[1]))
-        rows = next((count for count in range(fitting, 7, -1) if len(a) % count == 0), rows)
-    array_module(a).matmul(a.reshape(-1, rows, a.shape[1]), b, out=out.reshape(-1, rows, b.shape[1]))
     return out
 
 
@@ -171,7 +164,7 @@ def _cores() -> int:
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_cores(), thread_name_prefix="mrcnn-scratch")
+    return ThreadPoolExecutor(max(1, _cores() - 1), thread_name_prefix="mrcnn-scratch")
 
 
 def tile_bytes(x: Array) -> int:

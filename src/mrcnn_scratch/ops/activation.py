@@ -1,6 +1,6 @@
 """ReLU and the logistic sigmoid."""
 
-from ..backend import Array, array_module
+from ..backend import Array, array_module, elementwise
 from .contract import Backward, differentiable
 
 
@@ -8,10 +8,11 @@ from .contract import Backward, differentiable
 def relu(x: Array) -> tuple[Array, Backward]:
     """``max(x, 0)``, any shape. ``backward(dy) -> dx``: passes ``dy`` where ``x > 0``, else 0."""
     xp = array_module(x)
-    y = xp.maximum(x, 0)
+    y = elementwise(lambda x: xp.maximum(x, 0), x)
 
     def backward(dy: Array) -> Array:
-        return dy * (y > 0)  # y > 0 exactly where x > 0, and y is kept anyway by whoever comes next
+        # y > 0 exactly where x > 0, and y is kept anyway by whoever comes next
+        return elementwise(lambda dy, y: dy * (y > 0), dy, y)
 
     return y, backward
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from ..backend import Array, array_module, in_parallel, matmul, matmul_into, tile_bytes, workers
+from ..backend import Array, array_module, in_parallel, matmul, tile_bytes, workers
 from .contract import Backward, differentiable
 from .linear import sum_rows
 from .padding import pad, unpad
@@ -103,7 +103,7 @@ def _correlate(x: Array, weight: Array, bias: Array | None, stride: int) -> Arra
 
     def multiply(share: list[Tile]) -> None:
         for tile, patches in _patches(windows, share):
-            rows = matmul_into(patches, matrix, y[tile].reshape(-1, features))
+            rows = xp.matmul(patches, matrix, out=y[tile].reshape(-1, features))
             if bias is not None:
                 rows += bias
 
@@ -128,7 +128,7 @@ def _backward_stride_1(x: Array, weight: Array, dy: Array, padding: int) -> tupl
     def multiply(share: list[Tile]) -> Array:
         dturned = xp.zeros((channels, kh * kw * features), dtype=dy.dtype)
         for tile, patches in _patches(windows, share):
-            matmul_into(patches, turned, dx[tile].reshape(-1, channels))
+            xp.matmul(patches, turned, out=dx[tile].reshape(-1, channels))
             dturned += xp.matmul(x[tile].reshape(-1, channels).T, patches)
         return dturned
 

@@ -2,23 +2,22 @@
 
 Each of the OH x OW bins of a box averages S x S samples, each read by bilinear interpolation. Bilinear interpolation is
 separable: the weight of pixel (h, w) in the sample (y, x) is ``hat(y - h) hat(x - w)`` with ``hat(t) = max(0, 1 -
-|t|)``. So is the average. Hence for one box, with F the features under it,
+|t|)``. So is the average. Hence for one box, with F the features of its image,
 
-    Y = Ay F Ax^T        Ay[i, h] = mean over samples y in bin row i of hat(y - h), (OH, rows of F); Ax alike
+    Y = Ay F Ax^T        Ay[i, h] = mean over the samples y in bin row i of hat(y - h), (OH, H); Ax alike, (OW, W)
 
-and, the product being linear in F, the backward is ``dF = Ay^T dY Ax``. No indices, no corner cases: all the geometry
-is in two small matrices. Boxes are handled some at a time, those of like extent together, so that their windows F have
-one shape.
+and, the product being linear in F, the backward is ``dF = Ay^T dY Ax``. All the geometry is in two small matrices, and
+the gradients of overlapping boxes add up inside the product. Boxes of one image that lie near each other share one
+window of F, so that Ay and Ax need not span the whole map.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+import math
+from typing import NamedTuple
 
-from ..backend import Array, add_windows, array_module, in_parallel, tile_bytes, to_device, to_host
+import numpy as np
+
+from ..backend import Array, array_module, in_parallel, tile_bytes, to_device, to_host
 from .contract import Backward, differentiable
-
-_Group: TypeAlias = tuple[Array, int, int]
-"""Boxes (n,) by index, and the rows and columns of the windows that hold them."""
 
 
 class _Axis(NamedTuple):
@@ -26,16 +25,40 @@ class _Axis(NamedTuple):
 
     samples: Array  # (R, O, S) positions in the map, clamped into it
     weights: Array  # (R, O, S) 1 / number of samples; 0 for a sample that is outside the map
-    first: Array  # (R,) int64, the first index that any sample of the box reads
-    extent: Array  # (R,) int64, how many indices from there on
 
-    def matrix(self, chosen: Array, extent: int) -> Array:
-        """The interpolation matrices of the ``chosen`` boxes: (n, O, extent)."""
+    def reach(self) -> tuple[Array, Array]:
+        """The first and the last index that the samples of each box read: (R,) and (R,)."""
         xp = array_module(self.samples)
-        indices = self.first[chosen][:, None] + xp.arange(extent)  # (n, extent)
-        distance = xp.abs(self.samples[chosen][..., None] - indices[:, None, None])  # (n, O, S, extent)
-        hat = xp.maximum(1 - distance, 0)
-        return (hat * self.weights[chosen][..., None]).sum(axis=2).astype(self.weights.dtype)
+        if self.samples.shape[2] == 0:  # adaptive sampling of boxes without size: any index will do
+            nowhere = xp.zeros(len(self.samples), dtype=self.weights.dtype)
+            return nowhere, nowhere
+        return xp.floor(self.samples.min(axis=(1, 2))), xp.ceil(self.samples.max(axis=(1, 2)))
+
+    def matrix(self, chosen: Array, window: slice) -> Array:
+        """The interpolation matrices of the ``chosen`` boxes over a ``window`` of the map: (n, O, length of window)."""
+        xp = array_module(self.samples)
+        samples, weights = self.samples[chosen], self.weights[chosen]
+        n, bins, count = samples.shape
+        below = xp.floor(samples)
+        above_weight = (samples - below) * weights  # hat(sample - above) = 1 - hat(sample - below)
+        below_weight = weights - above_weight
+        index = below.astype(xp.int64) - window.start
+        last = window.stop - window.start - 1  # a sample on the last pixel reads nothing above it
+        out = xp.zeros((n, bins, last + 1), dtype=weights.dtype)
+        box, bin_ = xp.arange(n)[:, None], xp.arange(bins)
+        for s in range(count):  # one sample of every bin at a time: no place is named twice, so += counts all
+            out[box, bin_, index[..., s]] += below_weight[..., s]
+            out[box, bin_, xp.minimum(index[..., s] + 1, last)] += above_weight[..., s]
+        return out
+
+
+class _Group(NamedTuple):
+    """Boxes of one image that share a window of its map."""
+
+    boxes: Array  # (n,) int64
+    image: int
+    rows: slice
+    columns: slice
 
 
 @differentiable
@@ -59,8 +82,7 @@ def roi_align(
         spatial_scale: size of the map over size of the image, such as 1/4.
         sampling_ratio: S, samples per bin and axis; 0 or less means ``ceil(bin size)``, box by box.
         aligned: subtract half a pixel, so that the centre of the first pixel is at 0.5 in the image (Detectron2). If
-        not,
-            as here and in torchvision, sizes below one pixel of the map count as one.
+            not, as here and in torchvision, sizes below one pixel of the map count as one.
 
     Returns:
         ``y`` (R, OH, OW, C), and ``backward(dy) -> dfeatures`` (N, H, W, C); boxes get no gradient.
@@ -68,39 +90,32 @@ def roi_align(
     """
     xp = array_module(features)
     shape, channels = features.shape, features.shape[3]
-    y_axis, x_axis = (
-        _axis(boxes[:, axis::2], output_size[axis == 0], shape[2 - axis], spatial_scale, sampling_ratio, aligned)
-        for axis in (1, 0)
-    )
-    groups = list(_groups(y_axis, x_axis, tile_bytes(features) // (channels * features.itemsize)))
-    y = xp.empty((len(boxes), *output_size, channels), dtype=features.dtype)
+    oh, ow = output_size
+    y_axis = _axis(boxes[:, 1::2], oh, shape[1], spatial_scale, sampling_ratio, aligned)
+    x_axis = _axis(boxes[:, 0::2], ow, shape[2], spatial_scale, sampling_ratio, aligned)
+    box_bytes = oh * shape[2] * channels * features.itemsize  # of one box halfway, if its window is as wide as the map
+    groups = _groups(y_axis, x_axis, batch_indices, max(8, 4 * tile_bytes(features) // max(box_bytes, 1)))
+    y = xp.empty((len(boxes), oh, ow, channels), dtype=features.dtype)
 
     def sample(group: _Group) -> None:
-        chosen, height, width = group
-        rows = xp.minimum(y_axis.first[chosen][:, None] + xp.arange(height), shape[1] - 1)  # (n, h)
-        columns = xp.minimum(x_axis.first[chosen][:, None] + xp.arange(width), shape[2] - 1)  # (n, w)
-        pixels = (batch_indices[chosen][:, None, None] * shape[1] + rows[:, :, None]) * shape[2] + columns[:, None]
-        windows = features.reshape(-1, channels).take(pixels, axis=0)  # (n, h, w, C)
-        a_y = y_axis.matrix(chosen, height)  # (n, OH, h)
-        a_x = x_axis.matrix(chosen, width)  # (n, OW, w)
-        over_rows = xp.matmul(a_y, windows.reshape(len(chosen), height, -1))  # (n, OH, w C)
-        over_rows = over_rows.reshape(len(chosen), -1, width, channels)
-        y[chosen] = xp.matmul(a_x[:, None], over_rows)  # (n, OH, OW, C)
+        window = features[group.image, group.rows, group.columns]  # (h, w, C)
+        h, w, _ = window.shape
+        a_y, a_x = y_axis.matrix(group.boxes, group.rows), x_axis.matrix(group.boxes, group.columns)
+        over_rows = xp.matmul(a_y.reshape(-1, h), window.reshape(h, -1))  # (n OH, w C)
+        y[group.boxes] = xp.matmul(a_x[:, None], over_rows.reshape(-1, oh, w, channels))  # (n, OH, OW, C)
 
     in_parallel(sample, groups, like=features)
 
     def backward(dy: Array) -> Array:
         def spread(group: _Group) -> Array:
-            chosen, height, width = group
-            a_y = y_axis.matrix(chosen, height)
-            a_x = x_axis.matrix(chosen, width)
-            over_rows = xp.matmul(a_x.transpose(0, 2, 1)[:, None], dy[chosen])  # (n, OH, w, C)
-            over_rows = over_rows.reshape(len(chosen), output_size[0], -1)  # (n, OH, w C)
-            return xp.matmul(a_y.transpose(0, 2, 1), over_rows).reshape(-1, height, width, channels)
+            a_y, a_x = y_axis.matrix(group.boxes, group.rows), x_axis.matrix(group.boxes, group.columns)
+            h, w = a_y.shape[2], a_x.shape[2]
+            over_rows = xp.matmul(a_x.transpose(0, 2, 1)[:, None], dy[group.boxes])  # (n, OH, w, C)
+            return xp.matmul(a_y.reshape(-1, h).T, over_rows.reshape(-1, w * channels)).reshape(h, w, channels)
 
         dfeatures = xp.zeros(shape, dtype=dy.dtype)
-        for (chosen, _, _), windows in zip(groups, in_parallel(spread, groups, like=dy), strict=True):
-            add_windows(dfeatures, windows, batch_indices[chosen], y_axis.first[chosen], x_axis.first[chosen])
+        for group, dwindow in zip(groups, in_parallel(spread, groups, like=dy), strict=True):
+            dfeatures[group.image, group.rows, group.columns] += dwindow
         return dfeatures
 
     return y, backward
@@ -133,25 +148,37 @@ def _axis(ends: Array, bins: int, size: int, scale: float, sampling_ratio: int, 
     within_bin = (k + 0.5) / counted  # (R, S): the middle of each sample's share of the bin
     position = start[:, None, None] + (xp.arange(bins)[:, None] + within_bin[:, None]) * bin_length[:, None, None]
     used = (k < count[:, None])[:, None] & (position >= -1) & (position <= size)  # (R, O, S)
-    samples = xp.clip(position, 0, size - 1)
-    weights = (used / counted[:, None]).astype(ends.dtype)
-    first = xp.floor(samples.min(axis=(1, 2))) if most else xp.zeros(len(ends))
-    last = xp.ceil(samples.max(axis=(1, 2))) if most else first
-    return _Axis(samples, weights, first.astype(xp.int64), (last - first).astype(xp.int64) + 1)
+    # A sample that is not used is moved to where the box's first one is, so that it does not widen the window.
+    samples = xp.clip(xp.where(k < count[:, None, None], position, position[..., :1]), 0, size - 1)
+    return _Axis(samples, (used / counted[:, None]).astype(ends.dtype))
 
 
-def _groups(y_axis: _Axis, x_axis: _Axis, pixels: int) -> Iterator[_Group]:
-    """Boxes in groups of like extent, whose windows together hold about ``pixels``.
+def _groups(y_axis: _Axis, x_axis: _Axis, batch_indices: Array, most: int) -> list[_Group]:
+    """Boxes in groups of at most ``most``, each of one image and near each other.
 
-    Yields:
-        (indices (n,) int64, rows, columns of the windows). The extents are read on the host: one wait for the GPU per
-        level.
+    The windows are found on the host: one wait for the GPU per call.
     """
-    xp = array_module(y_axis.extent)
-    heights, widths = to_host(xp.stack([y_axis.extent, x_axis.extent]))
-    order = (heights * widths).argsort(kind="stable")
-    while len(order):
-        # From the largest down: the group's window must hold its largest members.
-        count = min(len(order), max(1, pixels // int(heights[order[-1]] * widths[order[-1]])))
-        group, order = order[-count:], order[:-count]
-        yield to_device(group, like=y_axis.extent), int(heights[group].max()), int(widths[group].max())
+    xp = array_module(batch_indices)
+    if not len(batch_indices):
+        return []
+    numbers = xp.stack([*y_axis.reach(), *x_axis.reach(), batch_indices.astype(y_axis.weights.dtype)])
+    *ends, images = to_host(numbers).astype(np.int64)  # (R,) each: top, bottom, left, right; and the image
+    groups = []
+    for image in np.unique(images).tolist():
+        for chosen in _neighbours(np.flatnonzero(images == image), ends, most):
+            top, bottom, left, right = (f(e[chosen]) for f, e in zip((min, max) * 2, ends, strict=True))
+            rows, columns = slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
+            groups.append(_Group(to_device(chosen, like=batch_indices), image, rows, columns))
+    return groups
+
+
+def _neighbours(boxes: Array, ends: list[Array], most: int) -> list[Array]:
+    """Cut the boxes of one image into bands by their top, and each band by its left: groups of at most ``most``."""
+    count = math.ceil(len(boxes) / most)
+    by_top = boxes[np.argsort(ends[0][boxes], kind="stable")]
+    bands = np.array_split(by_top, math.ceil(math.sqrt(count)))
+    groups = []
+    for band in bands:
+        by_left = band[np.argsort(ends[2][band], kind="stable")]
+        groups += np.array_split(by_left, math.ceil(len(band) / most))
+    return groups
