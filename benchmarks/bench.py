@@ -2,9 +2,9 @@
 
     make bench
 
-Medians over several runs. GFLOP/s count multiplications and additions of the matrix products alone, and are set against this machine's
-own product of two large float32 matrices. Where torch is there, its turn comes right after ours each time (A B A B), on as
-many threads.
+Medians over several runs. GFLOP/s count multiplications and additions of the matrix products alone, and are set against
+this machine's own product of two large float32 matrices. Where torch is there, its turn comes right after ours each
+time (A B A B), on as many threads.
 """
 
 import os
@@ -22,6 +22,7 @@ from mrcnn_scratch.data.shapes import ShapesDataset
 from mrcnn_scratch.mask_rcnn import MaskRCNN
 from mrcnn_scratch.nms import nms
 from mrcnn_scratch.train import Trainer
+from mrcnn_scratch.weights import load_shapes
 
 try:
     import torch
@@ -231,9 +232,7 @@ def matrix_product_share(trainer: Trainer, steps: int = 10) -> float:
 
 def inference() -> None:
     """Per image, with the trained network: an untrained one finds a hundred objects everywhere."""
-    from mrcnn_scratch.cli import shipped_model
-
-    model, scenes = shipped_model(), ShapesDataset(0, 40, first=10**9)
+    model, scenes = load_shapes(), ShapesDataset(0, 40, first=10**9)
     images = [scenes[i][0] for i in range(40)]
     for batch_size in (1, 8):
         batches = [images[i : i + batch_size] for i in range(0, 40, batch_size)]

@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ from .errors import InputError
 from .evaluation import evaluate, format_table
 from .mask_rcnn import MaskRCNN
 from .structures import Detections
-from .train import load_model
 from .train.checkpoint import load_checkpoint, write_atomically
 from .train.run import Stopped, detect_all, make_folder, train
+from .weights import open_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,7 +121,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "model",
         metavar="MODEL",
-        help="a .npz that train wrote, or 'shapes' for the network that comes with the package",
+        help="a .npz that train wrote, a .pth of torchvision, or 'shapes': the network that comes with the package",
     )
 
 
@@ -223,12 +222,7 @@ def _output_names(images: Sequence[Path], out: Path) -> list[str]:
 
 
 def _model(options: argparse.Namespace) -> MaskRCNN:
-    path = (
-        Path(str(files("mrcnn_scratch") / "weights" / "shapes.npz"))
-        if options.model == "shapes"
-        else Path(options.model)
-    )
-    return load_model(path).to(options.device)
+    return open_model(options.model).to(options.device)
 
 
 def _write_json(path: Path, value: Any) -> None:
