@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrcnn_scratch import ops
+from mrcnn_scratch.backend import keep_freed_memory
 from mrcnn_scratch.config import TrainingConfig
 from mrcnn_scratch.data.shapes import ShapesDataset
 from mrcnn_scratch.mask_rcnn import MaskRCNN
@@ -42,6 +43,7 @@ class Case(NamedTuple):
 
 
 def main() -> None:
+    keep_freed_memory()
     print(f"{os.cpu_count()} cores, NumPy {np.__version__}, {torch_version()}")
     speed = sgemm_speed()
     print(f"sgemm 2048 x 2048 x 2048: {speed:.0f} GFLOP/s\n")

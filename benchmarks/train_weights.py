@@ -10,7 +10,7 @@ from pathlib import Path
 from mrcnn_scratch.cli import main
 from mrcnn_scratch.train import load_model, save_model
 
-STEPS = 6000
+STEPS = 5000
 RUN = Path("runs/weights")
 SHIPPED = Path("src/mrcnn_scratch/weights/shapes.npz")
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from . import __version__, visualize
+from .backend import keep_freed_memory
 from .config import SHAPES, TrainingConfig
 from .data.images import read_image
 from .data.rle import encode_rle
@@ -20,8 +21,8 @@ from .errors import InputError
 from .evaluation import evaluate, format_table
 from .mask_rcnn import MaskRCNN
 from .structures import Detections
-from .train.checkpoint import load_checkpoint, write_atomically
-from .train.run import Stopped, detect_all, make_folder, train
+from .train.checkpoint import write_atomically
+from .train.run import Stopped, check_writable, detect_all, load_run, make_folder, train
 from .weights import open_model
 
 
@@ -32,16 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when it went well, 2 when the input was wrong (one line says how), 130 when it was stopped by Ctrl-C.
     """
     options = build_parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         return int(options.run(options))
     except InputError as error:
-        print(f"mrcnn-scratch: {error}", file=sys.stderr)
+        _complain(error)
         return 2
     except Stopped as stop:
-        print(f"mrcnn-scratch: {stop}", file=sys.stderr)
+        _complain(stop)
         return 130
     except KeyboardInterrupt:
+        _complain("stopped")
         return 130
+
+
+def _complain(reason: object) -> None:
+    """One line, whatever the reason holds: a file's name may hold line ends."""
+    print("mrcnn-scratch:", " ".join(str(reason).split()), file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -144,7 +152,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _check_unchanged(out: Path, given: dict[str, Any]) -> None:
     """A resumed run has its settings; refuse others, which would make it another run."""
-    saved = load_checkpoint(out / "checkpoint.npz").training
+    saved = load_run(out).training
     for name, value in given.items():
         if saved.get(name) != value:
             option = "--" + name.replace("_", "-")
@@ -160,6 +168,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise InputError(
             f"{options.model} knows {len(model.config.classes)} classes; toy scenes have {len(scenes.classes)}"
         )
+    if options.json is not None:  # better known now than after minutes of work
+        check_writable(options.json.parent)
     result = evaluate(*detect_all(model, scenes), scenes.classes)
     print(format_table(result, scenes.classes))
     if options.json is not None:
@@ -176,7 +186,7 @@ def _detect(options: argparse.Namespace) -> int:
         try:
             image = read_image(path)
         except InputError as error:
-            print(f"mrcnn-scratch: {error}", file=sys.stderr)
+            _complain(error)
             failures += 1
             continue
         found = model.detect([image])[0]
@@ -232,18 +242,20 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _at_least(lowest: int) -> Any:
     def whole_number(text: str) -> int:
-        value = int(text)
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"must be at least {lowest}, not {value}")
-        return value
+        if not text.isdecimal() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"must be a whole number, at least {lowest}, not {text!r}")
+        return int(text)
 
     return whole_number
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return value
 
 

@@ -10,6 +10,11 @@ from typing import Any
 from .errors import InputError
 
 
+def _require_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"configuration: {name} must be {' or '.join(choices)}, not {value!r}")
+
+
 @dataclass(frozen=True)
 class TransformConfig:
     """From the user's image to the network's input (Faster R-CNN, section 4)."""
@@ -57,12 +62,16 @@ class BackboneConfig:
     """``batch``: BatchNorm with the batch's statistics. ``frozen``: with constant ones (Mask R-CNN, section 3.1)."""
     norm_eps: float = 1e-5
 
+    def __post_init__(self) -> None:
+        _require_one_of("backbone.block", self.block, ("basic", "bottleneck"))
+        _require_one_of("backbone.norm", self.norm, ("batch", "frozen"))
+
 
 @dataclass(frozen=True)
 class AnchorConfig:
     """The boxes that proposals start from (Faster R-CNN, section 3.1.1; one size a level: FPN, section 4.1)."""
 
-    sizes: tuple[tuple[float, ...], ...] = ((8,), (16,), (32,), (64,), (128,))
+    sizes: tuple[tuple[float, ...], ...] = ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))
     """Per pyramid level, square roots of the anchors' areas in pixels."""
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height over width."""
@@ -178,6 +187,9 @@ class TrainingConfig:
     checkpoint_every: int = 100
     """Steps between checkpoints."""
 
+    def __post_init__(self) -> None:
+        _require_one_of("training.schedule", self.schedule, ("cosine", "step"))
+
 
 SHAPES = Config()
 """The named configuration ``shapes``."""
@@ -190,6 +202,16 @@ def config_from_dict(values: dict[str, Any]) -> Config:
         InputError: an entry has no such name, or a value of another kind.
     """
     config: Config = _update(SHAPES, values, "")
+    return config
+
+
+def training_from_dict(values: dict[str, Any]) -> TrainingConfig:
+    """A :class:`TrainingConfig` from its settings by name; missing entries keep their defaults.
+
+    Raises:
+        InputError: an entry has no such name, or a value of another kind.
+    """
+    config: TrainingConfig = _update(TrainingConfig(), values, "training")
     return config
 
 
@@ -214,6 +236,6 @@ def _value(default: Any, new: Any, name: str) -> Any:
         return tuple(_value(default[0], item, f"{name}[{i}]") for i, item in enumerate(new))
     if isinstance(default, float) and isinstance(new, int) and not isinstance(new, bool):
         return float(new)
-    if type(new) is not type(default) and not (isinstance(new, float) and isinstance(default, int | float)):
+    if type(new) is not type(default):
         raise InputError(f"configuration: {name} must be like {default!r}, not {new!r}")
     return new

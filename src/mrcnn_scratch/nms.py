@@ -10,7 +10,7 @@ Once a pass changes nothing, all are right, and that is greedy's answer. Chains 
 short, so a few passes over one IoU matrix do, where the walk would be a Python loop over boxes.
 """
 
-from .backend import Array, array_module, in_parallel, tile_bytes
+from .backend import Array, array_module, tile_bytes
 from .boxes import box_iou
 
 PAIRS_AT_ONCE = 2**18
@@ -85,9 +85,7 @@ def keep_mask(boxes: Array, valid: Array, iou_threshold: float) -> Array:
         return valid
     step = max(1, PAIRS_AT_ONCE // columns**2)
     parts = [slice(i, i + step) for i in range(0, rows, step)]
-    return xp.concatenate(
-        in_parallel(lambda part: _keep_mask(boxes[part], valid[part], iou_threshold), parts, like=boxes)
-    )
+    return xp.concatenate([_keep_mask(boxes[part], valid[part], iou_threshold) for part in parts])
 
 
 def _keep_mask(boxes: Array, valid: Array, iou_threshold: float) -> Array:

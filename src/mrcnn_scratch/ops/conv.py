@@ -79,10 +79,18 @@ def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stri
     n, height, width, channels = x.shape
     kh, kw, _, features = weight.shape
     per_pixel = weight.transpose(2, 0, 1, 3).reshape(channels, -1)  # (C, KH KW F)
-    stamps = matmul(x.reshape(-1, channels), per_pixel).reshape(n, height, width, kh, kw, features)
-    y = _scatter_patches(stamps, ((height - 1) * stride + kh, (width - 1) * stride + kw), stride)
-    if bias is not None:
-        y += bias
+    size = (height - 1) * stride + kh, (width - 1) * stride + kw
+    y = array_module(x).empty((n, *size, features), dtype=x.dtype)
+
+    def stamp(images: slice) -> None:
+        stamps = (x[images].reshape(-1, channels) @ per_pixel).reshape(-1, height, width, kh, kw, features)
+        y[images] = _scatter_patches(stamps, size, stride)
+        if bias is not None:
+            y[images] += bias
+
+    stamp_bytes = height * width * kh * kw * features * x.itemsize
+    step = max(1, tile_bytes(x) // max(stamp_bytes, 1))
+    in_parallel(stamp, [slice(i, i + step) for i in range(0, n, step)], like=x)
 
     def backward(dy: Array) -> tuple[Array, ...]:
         gather = weight.transpose(0, 1, 3, 2)  # (KH, KW, F, C)

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +80,11 @@ def load_model(path: Path) -> MaskRCNN:
     """
     meta, arrays = _load(path, ("model", "checkpoint"))
     state = {k.removeprefix("model/"): v for k, v in arrays.items() if not k.startswith("velocity/")}
-    model = MaskRCNN(_config(path, meta))
+    config = _config(path, meta)
     try:
+        model = MaskRCNN(config)
         model.load_state(state)
-    except InputError as error:
+    except (ValueError, ArithmeticError, LookupError, MemoryError) as error:  # a network of -1 channels, for one
         raise InputError(f"{path} does not fit its own configuration: {error}") from None
     return model
 
@@ -113,17 +113,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     for key, array in arrays.items():
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = array
-    try:
-        step, training = int(meta["step"]), dict(meta["training"])
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path} is not a checkpoint: it does not say which step it is at") from None
+    step, training = meta.get("step"), meta.get("training")
+    if type(step) is not int or step < 0 or not isinstance(training, dict):
+        raise InputError(f"{path} is not a checkpoint: it does not say which step of which run it is at")
     return Checkpoint(step, groups["model"], groups["velocity"], _config(path, meta), training)
 
 
 def _save(path: Path, meta: dict[str, Any], arrays: dict[str, Array]) -> None:
     # JSON as bytes: an array of strings or objects would tempt a reader to unpickle.
     text = np.frombuffer(json.dumps({"format": FORMAT, **meta}).encode(), np.uint8)
-    write_atomically(path, lambda file: np.savez_compressed(file, meta=text, **arrays))
+    # Not compressed: trained weights shrink by 8%, and writing them takes 16 times as long.
+    write_atomically(path, lambda file: np.savez(file, meta=text, **arrays))
 
 
 def _load(path: Path, kinds: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -132,19 +132,14 @@ def _load(path: Path, kinds: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop("meta").tobytes())
+        if not all(array.dtype.kind == "f" for array in arrays.values()):
+            raise ValueError("networks and optimisers are made of floats")
         format_, kind = meta["format"], meta["kind"]
     except FileNotFoundError:
-        raise InputError(f"there is no file {path}") from None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        AttributeError,
-        zipfile.BadZipFile,
-        MemoryError,
-    ):
+        raise InputError(f"there is no file {path}: {cure}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder: {cure}") from None
+    except Exception:  # the readers of zip, npy and JSON raise all sorts on damaged files
         raise InputError(f"{path} is damaged or not one of ours: {cure}") from None
     if format_ != FORMAT or kind not in kinds:
         raise InputError(f"{path} holds a {kind!r} of format {format_!r}, not a {' or a '.join(kinds)}: {cure}")
@@ -153,6 +148,6 @@ def _load(path: Path, kinds: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
 
 def _config(path: Path, meta: dict[str, Any]) -> Config:
     try:
-        return config_from_dict(meta["config"])
-    except (KeyError, InputError) as error:
+        return config_from_dict(meta.get("config"))
+    except InputError as error:
         raise InputError(f"{path} holds no usable configuration: {error}") from None

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from ..config import TrainingConfig
 from ..data.augment import augment
 from ..errors import InputError
 from ..mask_rcnn import MaskRCNN
+from ..nn import Buffer, Parameter
 from ..structures import Target
 from .checkpoint import Checkpoint
 from .optim import SGD, clip_scale, gradient_norm
@@ -55,9 +57,11 @@ class Trainer:
             A row of ``metrics.csv``: each loss, their ``total``, ``gradient_norm``, ``lr``, ``seconds``, positives.
 
         Raises:
-            InputError: a loss is not finite; the weights are as they were before the step.
+            InputError: a loss or the gradient is not finite; the network is as it was before the step.
         """
-        with single_threaded_blas():
+        with single_threaded_blas(), warnings.catch_warnings():
+            # What overflows ends up in a loss or in the gradient's length, and there it is an error.
+            warnings.simplefilter("ignore", RuntimeWarning)
             return self._step()
 
     def _step(self) -> dict[str, float]:
@@ -66,17 +70,15 @@ class Trainer:
         rng = np.random.default_rng((self.config.seed, step, 1))
         numbers = self.image_numbers(step)
         images, targets = self._examples(numbers, rng)
+        before = [(array, array.value) for _, array in self.model.named_arrays()]
         self.optimiser.zero_grad()
         losses, backward = self.model.losses(images, targets, rng)
         values = {name: float(loss) for name, loss in losses.items()}
         total = sum(values.values())
-        if not math.isfinite(total):
-            raise InputError(
-                f"step {step + 1}: the loss is {total} on images {numbers}: try a lower learning rate; "
-                "the last checkpoint is as it was"
-            )
+        self._require_finite("loss", total, numbers, before)
         backward()
         norm = gradient_norm(self.optimiser.parameters.values())
+        self._require_finite("gradient's length", norm, numbers, before)
         lr = self.learning_rate(step)
         self.optimiser.step(lr, clip_scale(norm, self.config.clip_norm))
         self.steps_done += 1
@@ -90,6 +92,18 @@ class Trainer:
             "positive_rois": losses.positive_rois,
             "seconds": time.perf_counter() - start,
         }
+
+    def _require_finite(
+        self, what: str, value: float, numbers: list[int], before: list[tuple[Parameter | Buffer, Array]]
+    ) -> None:
+        if math.isfinite(value):
+            return
+        for array, old in before:  # BatchNorm's running statistics have seen these images already
+            array.value = old
+        raise InputError(
+            f"step {self.steps_done + 1}: the {what} is {value} on images {numbers}: start again with a lower "
+            "learning rate; the last checkpoint is as it was"
+        )
 
     def learning_rate(self, step: int) -> float:
         """Of one step, counted from 0."""
@@ -118,11 +132,12 @@ class Trainer:
         """Go on from ``checkpoint``.
 
         Raises:
-            InputError: it is of another network.
+            InputError: it is of another network; this one is as it was.
         """
+        wanted = {name: velocity.shape for name, velocity in self.optimiser.velocity.items()}
+        if {name: velocity.shape for name, velocity in checkpoint.velocity.items()} != wanted:
+            raise InputError("the checkpoint's optimiser is of another network: its arrays have other names or shapes")
         self.model.load_state(checkpoint.state)
         for name, velocity in self.optimiser.velocity.items():
-            if name not in checkpoint.velocity:
-                raise InputError(f"the checkpoint lacks the optimiser's {name}")
-            self.optimiser.velocity[name] = to_device(checkpoint.velocity[name], like=velocity)
+            self.optimiser.velocity[name] = to_device(checkpoint.velocity[name], like=velocity).astype(velocity.dtype)
         self.steps_done = checkpoint.step

@@ -20,7 +20,7 @@ class SGD:
         self.parameters = {name: p for name, p in parameters if p.trainable}
         self.momentum = momentum
         self.weight_decay = weight_decay
-        self.velocity = {name: p.value * 0 for name, p in self.parameters.items()}
+        self.velocity = {name: array_module(p.value).zeros_like(p.value) for name, p in self.parameters.items()}
 
     def zero_grad(self) -> None:
         """Forget the gradients of the last step."""

@@ -2,30 +2,33 @@
 
 import csv
 import json
+import math
+import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from .. import visualize
-from ..config import Config, TrainingConfig
+from ..config import Config, TrainingConfig, training_from_dict
 from ..data.shapes import HELD_OUT, ShapesDataset
 from ..errors import InputError
 from ..evaluation import evaluate, format_table
 from ..mask_rcnn import MaskRCNN
 from ..structures import Detections, Target
-from .checkpoint import load_checkpoint, save_checkpoint, save_model, write_atomically
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_model, write_atomically
 from .loop import Trainer
 
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
 COUNTS = ("positive_anchors", "positive_rois")
 COLUMNS = ("step", *LOSSES, "total", "gradient_norm", "lr", *COUNTS, "seconds")
+FILES = ("config.json", "metrics.csv", "checkpoint.npz", "model.npz", "curves.png", "detections.png")
 HELD_OUT_SCENES = 200
 
 
@@ -49,21 +52,22 @@ def train(out: Path, network: Config, config: TrainingConfig, *, device: str = "
 
     Raises:
         InputError: the folder cannot be written to, holds a run already, or holds none to resume; or a loss was not
-        finite. Stopped: on Ctrl-C.
+            finite.
+        Stopped: on Ctrl-C.
     """
-    checkpoint_file = out / "checkpoint.npz"
-    make_folder(out)
-    if checkpoint_file.exists() and not resume:
-        raise InputError(f"{out} holds a run already: add --resume to go on with it, or choose another folder")
-    if resume:
-        checkpoint = load_checkpoint(checkpoint_file)
-        network = checkpoint.config
-        config = replace(config, **checkpoint.training)
+    saved = load_run(out) if resume else None
+    if saved is None:
+        refuse_to_overwrite(out)
+    else:
+        network, config = saved.config, training_from_dict(saved.training)
     model = MaskRCNN(network, np.random.default_rng((config.seed, 0, 3))).to(device)
     length = config.images or None
     trainer = Trainer(model, ShapesDataset(config.seed, length), length, config)
-    if resume:
-        trainer.restore(checkpoint)
+    if saved is not None:
+        trainer.restore(saved)
+    make_folder(out)
+    if saved is None:  # before all else, so that a run can be resumed whenever it is killed
+        save_checkpoint(trainer.checkpoint(asdict(config)), out / "checkpoint.npz")
     settings = {"network": network.to_dict(), "training": asdict(config)}
     _write_text(out / "config.json", json.dumps(settings, indent=2) + "\n")
     keep_metrics(out / "metrics.csv", trainer.steps_done)
@@ -72,29 +76,50 @@ def train(out: Path, network: Config, config: TrainingConfig, *, device: str = "
     return report(model, config.seed, out)
 
 
+def load_run(out: Path) -> Checkpoint:
+    """The last checkpoint of the run in ``out``.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = out / "checkpoint.npz"
+    if not os.path.isfile(path):
+        raise InputError(f"{out} holds no run to go on with (no checkpoint.npz): leave --resume out to start one")
+    return load_checkpoint(path)
+
+
+def refuse_to_overwrite(out: Path) -> None:
+    """Raise an InputError if ``out`` holds files that a new run would write."""
+    if os.path.exists(out / "checkpoint.npz"):
+        raise InputError(f"{out} holds a run already: add --resume to go on with it, or choose another folder")
+    for name in FILES:
+        if os.path.exists(out / name):
+            raise InputError(f"{out} holds a file {name}, which this run would overwrite: choose another folder")
+
+
 def run_steps(trainer: Trainer, out: Path) -> None:
-    """Step until the run's end, with a progress bar; write figures and checkpoints on the way."""
+    """Step until the run's end, with a progress bar; write figures and checkpoints on the way.
+
+    Raises:
+        InputError: a loss was not finite, or a file cannot be written.
+        Stopped: on Ctrl-C, after the step in hand; everything is on disk.
+    """
     config = trainer.config
-
-    def save() -> None:
-        save_checkpoint(trainer.checkpoint(asdict(config)), out / "checkpoint.npz")
-
     bar = tqdm(total=config.steps, initial=trainer.steps_done, desc="training", unit="step", dynamic_ncols=True)
-    with bar, open(out / "metrics.csv", "a", newline="") as file, _interruptions() as interrupted:
-        writer = csv.DictWriter(file, COLUMNS)
+    with bar, _rows(out / "metrics.csv") as write_row, _interruptions() as interrupted:
         while trainer.steps_done < config.steps:
             row = trainer.step()
-            writer.writerow({name: _short(value) for name, value in row.items()})
+            write_row(row)  # before the checkpoint: a row too many is dropped on resuming, one too few is lost
             bar.update()
             bar.set_postfix_str(
                 f"loss {row['total']:.3f} (class {row['loss_classifier']:.3f} box {row['loss_box_reg']:.3f} "
                 f"mask {row['loss_mask']:.3f} rpn {row['loss_objectness'] + row['loss_rpn_box_reg']:.3f})",
                 refresh=False,
             )
-            if interrupted() or trainer.steps_done % config.checkpoint_every == 0 or trainer.steps_done == config.steps:
-                file.flush()
-                save()
-            if interrupted():
+            stop = interrupted()  # asked once: Ctrl-C may come between two questions
+            if stop or trainer.steps_done % config.checkpoint_every == 0 or trainer.steps_done == config.steps:
+                save_checkpoint(trainer.checkpoint(asdict(config)), out / "checkpoint.npz")
+            if stop:
                 raise Stopped(f"stopped after step {trainer.steps_done}; go on with --resume")
 
 
@@ -104,13 +129,12 @@ def report(model: MaskRCNN, seed: int, out: Path) -> str:
     Returns:
         The AP table.
     """
-    with open(out / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_metrics(out / "metrics.csv")
     metrics = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
     visualize.save(visualize.show_curves(metrics), out / "curves.png")
     scenes = ShapesDataset(seed, HELD_OUT_SCENES, first=HELD_OUT)
     detections, targets = detect_all(model, scenes)
-    images = [scenes[i][0] for i in range(6)]
+    images = [scenes[i][0] for i in range(min(6, len(scenes)))]
     figure = visualize.show_detections(images, targets[:6], detections[:6], scenes.classes)
     visualize.save(figure, out / "detections.png")
     return format_table(evaluate(detections, targets, scenes.classes), scenes.classes)
@@ -137,18 +161,46 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {path}: {error.strerror}") from None
-    write_atomically(path / ".writable", lambda file: None)
-    (path / ".writable").unlink()
+    check_writable(path)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise an InputError unless files can be written into ``folder``."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write into the folder {folder}: {error.strerror}") from None
 
 
 def keep_metrics(path: Path, steps: int) -> None:
     """Leave the header and the rows up to ``steps`` in metrics.csv: what came after the checkpoint is done again."""
-    kept: list[dict[str, Any]] = []
-    if steps and path.exists():
-        with open(path, newline="") as file:
-            kept = [row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) <= steps]
-    lines = [",".join(COLUMNS), *(",".join(str(row.get(name, "")) for name in COLUMNS) for row in kept)]
-    _write_text(path, "\n".join(lines) + "\n")
+    rows = read_metrics(path) if steps and os.path.exists(path) else []
+    kept = [row for row in rows if float(row["step"]) <= steps]
+    _write_text(path, "".join(",".join(line) + "\n" for line in [COLUMNS, *(row.values() for row in kept)]))
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, each ``{column: text of a number}``. A last row that was cut off is left out.
+
+    Raises:
+        InputError: the file cannot be read or has other columns.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    if tuple(header) != COLUMNS:
+        raise InputError(f"{path} is no table of a training run: its first line must be {','.join(COLUMNS)}")
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows if _is_whole(row)]
+
+
+def _is_whole(row: list[str]) -> bool:
+    try:
+        return len(row) == len(COLUMNS) and all(math.isfinite(float(text)) for text in row)
+    except ValueError:
+        return False
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -157,6 +209,20 @@ def _write_text(path: Path, text: str) -> None:
 
 def _short(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+@contextmanager
+def _rows(path: Path) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Inside, each call appends a row to metrics.csv, to be seen there at once."""
+
+    def write_row(row: dict[str, float]) -> None:
+        file.write(",".join(_short(row[name]) for name in COLUMNS) + "\n")
+
+    try:
+        with open(path, "a", encoding="utf-8", newline="", buffering=1) as file:
+            yield write_row
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 @contextmanager
