@@ -171,7 +171,7 @@ def _threads() -> ThreadPoolExecutor:
 def keep_freed_memory() -> None:
     """Let the C library keep large freed arrays for the next ones, instead of handing them back page by page.
 
-    A training step frees and takes hundreds of megabytes, and each fresh page costs a fault: a tenth of the step's time.
+    A training step frees and takes hundreds of megabytes, and each fresh page costs a fault.
     For a program to call, not a library: it holds for the whole process. Only glibc listens; elsewhere nothing happens.
     """
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h

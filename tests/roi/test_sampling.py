@@ -116,7 +116,8 @@ def test_a_mask_is_cut_out_by_its_proposal():
     whole, cut = mask_targets(sample, [labelled], 2)[::-1]
     # A sample between two pixels' centres reads both: near the object's end the value is soft.
     assert whole[:, 1].max() < 0.5 < whole[:, 0].min()
-    assert cut.min() > 0.75
+    assert cut[0, 0] == 1
+    assert cut.min() > 0.7
 
 
 def test_masks_of_their_own_objects_and_images():
@@ -125,7 +126,7 @@ def test_masks_of_their_own_objects_and_images():
     sample = roi_targets([proposals()] * 3, targets, EVERY, np.random.default_rng(0))
     masks = mask_targets(sample, targets, 4)
     assert masks.shape == (5, 4, 4)
-    assert masks[:, :3, :3].min() == 1
+    assert masks[:, :3, :3].min() > 1 - 1e-12
 
 
 @given(count=st.integers(0, 5), seed=st.integers(0, 2**32 - 1), resolution=st.sampled_from([1, 3, 28]))

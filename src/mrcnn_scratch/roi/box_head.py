@@ -1,5 +1,7 @@
 """The box head: what is in the RoI, and how should its box move, for each class?"""
 
+import math
+
 import numpy as np
 
 from ..backend import Array
@@ -30,7 +32,7 @@ class BoxHead(Layer):
 
     def forward(self, pooled: Array) -> tuple[tuple[Array, Array], Backward]:
         """Pooled features (R, 7, 7, C) to class logits (R, K + 1), background first, and deltas (R, K + 1, 4)."""
-        hidden, backward_hidden = self.fully_connected(pooled.reshape(len(pooled), -1))
+        hidden, backward_hidden = self.fully_connected(pooled.reshape(len(pooled), math.prod(pooled.shape[1:])))
         logits, backward_logits = self.class_logits(hidden)
         deltas, backward_deltas = self.box_deltas(hidden)
 

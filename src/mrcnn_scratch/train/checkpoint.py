@@ -147,7 +147,8 @@ def _load(path: Path, kinds: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
 
 
 def _config(path: Path, meta: dict[str, Any]) -> Config:
+    values: Any = meta.get("config")
     try:
-        return config_from_dict(meta.get("config"))
+        return config_from_dict(values)
     except InputError as error:
         raise InputError(f"{path} holds no usable configuration: {error}") from None

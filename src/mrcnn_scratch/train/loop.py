@@ -125,7 +125,7 @@ class Trainer:
 
     def checkpoint(self, settings: dict[str, object]) -> Checkpoint:
         """The run as it stands; ``settings`` are written along."""
-        velocity = {name: to_host(v) for name, v in self.optimiser.velocity.items()}
+        velocity = {name: to_host(v).copy() for name, v in self.optimiser.velocity.items()}  # steps change it in place
         return Checkpoint(self.steps_done, self.model.state(), velocity, self.model.config, settings)
 
     def restore(self, checkpoint: Checkpoint) -> None:
