@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -116,7 +117,8 @@ def _add_detect(commands: Any) -> None:
     command = commands.add_parser(
         "detect",
         help="find the objects in pictures",
-        description="For every IMAGE, DIR gets an overlay (.png) and the detections in COCO results form (.json).",
+        description="For every IMAGE, DIR gets the detections in COCO results form (.json), and an overlay (.png) of "
+        f"those with a score of {visualize.SHOWN_SCORE} or more.",
     )
     _add_model(command)
     command.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="any picture that Pillow reads")
@@ -169,18 +171,20 @@ def _evaluate(options: argparse.Namespace) -> int:
             f"{options.model} knows {len(model.config.classes)} classes; toy scenes have {len(scenes.classes)}"
         )
     if options.json is not None:  # better known now than after minutes of work
+        if options.json.is_dir():
+            raise InputError(f"cannot write {options.json}: it is a folder")
         check_writable(options.json.parent)
     result = evaluate(*detect_all(model, scenes), scenes.classes)
     print(format_table(result, scenes.classes))
     if options.json is not None:
-        _write_json(options.json, result)
+        _write_json(options.json, _nan_to_none(result))
     return 0
 
 
 def _detect(options: argparse.Namespace) -> int:
     model = _model(options)
-    make_folder(options.out)
     names = _output_names(options.images, options.out)
+    make_folder(options.out)
     failures = 0
     for path, name in zip(options.images, names, strict=True):
         try:
@@ -190,12 +194,13 @@ def _detect(options: argparse.Namespace) -> int:
             failures += 1
             continue
         found = model.detect([image])[0]
-        picture = Image.fromarray(visualize.overlay(image, found, model.config.classes))
+        shown = found.above(visualize.SHOWN_SCORE)
+        picture = Image.fromarray(visualize.overlay(image, shown, model.config.classes))
         write_atomically(options.out / f"{name}.png", lambda file, p=picture: p.save(file, "PNG"))  # type: ignore[misc]
         _write_json(options.out / f"{name}.json", coco_results(found, path.name))
         counts = ", ".join(
             f"{n} {model.config.classes[k - 1]}"
-            for k, n in zip(*np.unique(found.labels, return_counts=True), strict=True)
+            for k, n in zip(*np.unique(shown.labels, return_counts=True), strict=True)
         )
         print(f"{path}: {counts or 'nothing found'}")
     return 2 if failures else 0
@@ -235,8 +240,15 @@ def _model(options: argparse.Namespace) -> MaskRCNN:
     return open_model(options.model).to(options.device)
 
 
+def _nan_to_none(value: Any) -> Any:
+    """JSON has no NaN, which is the AP of a class without objects."""
+    if isinstance(value, dict):
+        return {key: _nan_to_none(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _write_json(path: Path, value: Any) -> None:
-    text = json.dumps(value, indent=2) + "\n"
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
 

@@ -232,7 +232,7 @@ def _value(default: Any, new: Any, name: str) -> Any:
         return _update(default, new, name)
     if isinstance(default, tuple):
         if not isinstance(new, list | tuple) or not new:
-            raise InputError(f"configuration: {name} must be a list, not {new!r}")
+            raise InputError(f"configuration: {name} must be a list and not empty, not {new!r}")
         return tuple(_value(default[0], item, f"{name}[{i}]") for i, item in enumerate(new))
     if isinstance(default, float) and isinstance(new, int) and not isinstance(new, bool):
         return float(new)

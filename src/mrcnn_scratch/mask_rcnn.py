@@ -1,6 +1,7 @@
 """Mask R-CNN (He et al. 2017), the whole network: one method per stage, in the order of the data flow."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -271,11 +272,38 @@ class MaskRCNN(Layer):
         return Losses(loss_mask=loss), backward
 
     def _resized_targets(self, targets: Sequence[Target], batch: Batch) -> list[Target]:
+        if len(targets) != len(batch.sizes):
+            raise InputError(f"{len(batch.sizes)} images but {len(targets)} targets: hand over one target per image")
         resized = []
         for i, (target, size, original) in enumerate(zip(targets, batch.sizes, batch.original_sizes, strict=True)):
             check_target(target, original, len(self.config.classes), f"image {i}")
             resized.append(resize_target(target, original, size))
         return resized
+
+    # Fine-tuning.
+
+    def replace_predictors(self, classes: Sequence[str], rng: np.random.Generator) -> None:
+        """New outputs for other ``classes``, with fresh weights; everything before them stays as it was learned."""
+        self.config = replace(self.config, classes=tuple(classes))
+        dtype, xp = self.like.dtype, array_module(self.like)
+        hidden = self.box_head.class_logits.weight.value.shape[0]
+        self.box_head.replace_predictor(hidden, len(classes), rng)
+        channels, features = self.mask_head.upsample.weight.value.shape[2:]
+        self.mask_head.replace_predictor(channels, features, len(classes), rng)
+        for head in (self.box_head, self.mask_head):
+            for _, array in head.named_arrays():
+                array.value = xp.asarray(array.value).astype(dtype)
+
+    def freeze_backbone(self, trainable_layers: int) -> None:
+        """Train only the last ``trainable_layers`` of the ResNet's five: the stem and the four stages.
+
+        0 freezes all of it, 5 nothing: torchvision's ``trainable_backbone_layers``, which is 3 by default for a network
+        whose backbone has been trained before. The pyramid and the heads are always trained.
+        """
+        layers = [self.resnet.stem, *self.resnet.stages]
+        for i, layer in enumerate(layers):
+            for _, parameter in layer.named_parameters():
+                parameter.trainable = i >= len(layers) - trainable_layers
 
     # The arrays themselves.
 
@@ -304,6 +332,7 @@ class MaskRCNN(Layer):
         for name, array in own.items():
             if state[name].shape != array.value.shape:
                 raise InputError(f"{name} has shape {state[name].shape}, this network needs {array.value.shape}")
+        for name, array in own.items():
             array.value = to_device(state[name], like=array.value).astype(array.value.dtype)
 
     def astype(self, dtype: Any) -> "MaskRCNN":

@@ -54,3 +54,8 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def above(self, score: float) -> "Detections":
+        """Those with a score of at least ``score``: average precision wants all of them, a picture does not."""
+        sure = self.scores >= score
+        return Detections(self.boxes[sure], self.labels[sure], self.scores[sure], self.masks[sure])

@@ -31,6 +31,9 @@ from .structures import Detections, Target
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
 """The colours of Okabe and Ito, which colour-blind readers can tell apart; label 1 has the first."""
 
+SHOWN_SCORE = 0.5
+"""Least score of a detection that is worth drawing."""
+
 PANEL, PAGE = 2.8, 11.2
 """Width of one panel and greatest width of a row of panels, in inches."""
 

@@ -11,6 +11,7 @@ from reference import assert_close, cases, channels_last, check_case
 
 from mrcnn_scratch import ops
 from mrcnn_scratch.backend import to_host
+from mrcnn_scratch.errors import InputError
 
 # By hand
 
@@ -268,3 +269,11 @@ def test_conv_transpose2d_is_pytorch_s(xp, case):
     inputs = channels_last(case["x"]), case["w"].transpose(2, 3, 0, 1), case["b"]
     gradients = channels_last(case["dx"]), case["dw"].transpose(2, 3, 0, 1), case["db"]
     check_case(xp, op, inputs, channels_last(case["y"]), channels_last(case["dy"]), gradients)
+
+
+def test_what_does_not_fit(xp):
+    x = xp.asarray(np.zeros((1, 2, 2, 3)))
+    with pytest.raises(InputError, match="kernel of \\(3, 3\\) does not fit into a map of 2 x 2"):
+        ops.conv2d(x, xp.asarray(np.zeros((3, 3, 3, 1))))
+    with pytest.raises(InputError, match="x has 3 channels"):
+        ops.conv2d(x, xp.asarray(np.zeros((1, 1, 2, 1))))

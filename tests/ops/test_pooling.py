@@ -9,6 +9,7 @@ from reference import assert_close, cases, channels_last, check_case
 
 from mrcnn_scratch import ops
 from mrcnn_scratch.backend import to_host
+from mrcnn_scratch.errors import InputError
 
 # By hand
 
@@ -134,3 +135,8 @@ def test_is_pytorch_s(xp, case):
     options = {name: int(case[name]) for name in ("kernel_size", "stride", "padding")}
     x, y, dy, dx = (channels_last(case[name]) for name in ("x", "y", "dy", "dx"))
     check_case(xp, lambda x: ops.max_pool2d(x, **options), [x], y, dy, [dx])
+
+
+def test_a_window_that_does_not_fit(xp):
+    with pytest.raises(InputError, match="window of 3 does not fit"):
+        ops.max_pool2d(xp.asarray(np.zeros((1, 2, 2, 1))), kernel_size=3, stride=1)

@@ -18,11 +18,11 @@ def read_image(path: Path) -> Array:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", module="PIL")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # the last one set is asked first
             with Image.open(path) as image:
                 upright = ImageOps.exif_transpose(image)
-                return np.array(_without_transparency(upright).convert("RGB"))
+                return np.array(_without_transparency(_eight_bits(upright)).convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
     except UnidentifiedImageError:
@@ -31,6 +31,13 @@ def read_image(path: Path) -> Array:
         raise InputError(f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels: make it smaller first") from None
     except Exception as error:  # Pillow's decoders raise all sorts on damaged files
         raise InputError(f"{path} is damaged or cannot be read: {error}") from None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey in 8 bits. Pillow's own conversion would make white of all that is over 255."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
 
 
 def _without_transparency(image: Image.Image) -> Image.Image:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from ..backend import Array, array_module, in_parallel, matmul, tile_bytes, workers
+from ..errors import InputError
 from .contract import Backward, differentiable
 from .linear import sum_rows
 from .padding import pad, unpad
@@ -45,6 +46,8 @@ def conv2d(
         (no ``dbias`` without a bias).
     """
     kernel = weight.shape[:2]
+    if weight.shape[2] != x.shape[3]:
+        raise InputError(f"x has {x.shape[3]} channels, but the weight {weight.shape} takes {weight.shape[2]}")
     y = _correlate(pad(x, padding), weight, bias, stride)
 
     def backward(dy: Array) -> tuple[Array, ...]:
@@ -175,6 +178,8 @@ def _windows(x: Array, kernel: tuple[int, int], stride: int) -> Array:
     xp = array_module(x)
     n, height, width, channels = x.shape
     rows, columns = (height - kernel[0]) // stride + 1, (width - kernel[1]) // stride + 1
+    if rows < 1 or columns < 1:
+        raise InputError(f"a kernel of {tuple(kernel)} does not fit into a map of {height} x {width}, padding included")
     sn, sh, sw, sc = x.strides
     shape = (n, rows, columns, *kernel, channels)
     return xp.lib.stride_tricks.as_strided(x, shape, (sn, sh * stride, sw * stride, sh, sw, sc))

@@ -1,6 +1,7 @@
 """Max pooling."""
 
 from ..backend import Array, array_module
+from ..errors import InputError
 from .contract import Backward, differentiable
 from .padding import pad, unpad
 
@@ -23,6 +24,8 @@ def max_pool2d(x: Array, *, kernel_size: int, stride: int, padding: int = 0) -> 
     padded = pad(x, padding, fill=-xp.inf)
     padded_shape = padded.shape
     height, width = ((side - kernel_size) // stride + 1 for side in padded.shape[1:3])
+    if height < 1 or width < 1:
+        raise InputError(f"a window of {kernel_size} does not fit into a map of {padded_shape[1:3]}, padding included")
     taps = [  # the padded input as seen by each place in the window, row by row
         (
             slice(None),

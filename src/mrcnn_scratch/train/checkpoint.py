@@ -129,7 +129,8 @@ def _save(path: Path, meta: dict[str, Any], arrays: dict[str, Array]) -> None:
 def _load(path: Path, kinds: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Array]]:
     cure = "expected a .npz written by mrcnn-scratch train"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # np.load given a path would leave the file open when it is no zip.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop("meta").tobytes())
         if not all(array.dtype.kind == "f" for array in arrays.values()):

@@ -135,7 +135,8 @@ def report(model: MaskRCNN, seed: int, out: Path) -> str:
     scenes = ShapesDataset(seed, HELD_OUT_SCENES, first=HELD_OUT)
     detections, targets = detect_all(model, scenes)
     images = [scenes[i][0] for i in range(min(6, len(scenes)))]
-    figure = visualize.show_detections(images, targets[:6], detections[:6], scenes.classes)
+    shown = [found.above(visualize.SHOWN_SCORE) for found in detections[: len(images)]]
+    figure = visualize.show_detections(images, targets[: len(images)], shown, scenes.classes)
     visualize.save(figure, out / "detections.png")
     return format_table(evaluate(detections, targets, scenes.classes), scenes.classes)
 
