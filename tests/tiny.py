@@ -2,7 +2,15 @@
 
 import numpy as np
 
-from mrcnn_scratch.config import BackboneConfig, Config, RoIConfig, RPNConfig, StageConfig, TrainingConfig, TransformConfig
+from mrcnn_scratch.config import (
+    BackboneConfig,
+    Config,
+    RoIConfig,
+    RPNConfig,
+    StageConfig,
+    TrainingConfig,
+    TransformConfig,
+)
 from mrcnn_scratch.data.shapes import ShapesDataset
 from mrcnn_scratch.mask_rcnn import MaskRCNN
 from mrcnn_scratch.train import Trainer

@@ -20,9 +20,9 @@ from .data.rle import encode_rle
 from .data.shapes import HELD_OUT, ShapesDataset
 from .errors import InputError
 from .evaluation import evaluate, format_table
+from .files import write_atomically
 from .mask_rcnn import MaskRCNN
 from .structures import Detections
-from .train.checkpoint import write_atomically
 from .train.run import Stopped, check_writable, detect_all, load_run, make_folder, train
 from .weights import open_model
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from .backbone import FPN, ResNet
-from .backend import Array, array_module, load_cupy, single_threaded_blas, to_device, to_host
+from .backend import Array, array_module, single_threaded_blas, to_device, to_host
 from .config import SHAPES, Config
 from .data.transforms import Batch, check_target, make_batch, resize_boxes, resize_target
 from .errors import InputError
@@ -311,46 +310,6 @@ class MaskRCNN(Layer):
     def like(self) -> Array:
         """An array of the network: its kind and dtype are those of all others."""
         return self.rpn_head.conv.weight.value
-
-    def state(self) -> dict[str, Array]:
-        """Every array of the network by its dotted name, as host arrays."""
-        return {name: to_host(array.value) for name, array in self.named_arrays()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take over arrays by name, in the network's own kind and dtype.
-
-        Raises:
-            InputError: a name is missing or unknown, or a shape differs.
-        """
-        own = dict(self.named_arrays())
-        for problem, names in (
-            ("lacks", own.keys() - state.keys()),
-            ("has unknown", state.keys() - own.keys()),
-        ):
-            if names:
-                raise InputError(f"the state {problem} {', '.join(sorted(names)[:3])} ({len(names)} in all)")
-        for name, array in own.items():
-            if state[name].shape != array.value.shape:
-                raise InputError(f"{name} has shape {state[name].shape}, this network needs {array.value.shape}")
-        for name, array in own.items():
-            array.value = to_device(state[name], like=array.value).astype(array.value.dtype)
-
-    def astype(self, dtype: Any) -> "MaskRCNN":
-        """The same network with arrays of ``dtype``: float64 to check gradients."""
-        for _, array in self.named_arrays():
-            array.value = array.value.astype(dtype)
-        return self
-
-    def to(self, device: str) -> "MaskRCNN":
-        """The same network with its arrays on ``device``, "cpu" or "gpu".
-
-        Raises:
-            InputError: there is no GPU, or no CuPy.
-        """
-        move = load_cupy().asarray if device == "gpu" else to_host
-        for _, array in self.named_arrays():
-            array.value = move(array.value)
-        return self
 
 
 def _flatten(per_image: list[Array]) -> tuple[Array, Array]:

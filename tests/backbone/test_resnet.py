@@ -26,7 +26,8 @@ def randomise(layer, rng):
     """Statistics, scales and shifts as after some training."""
     for name, array in layer.named_arrays():
         if array.value.ndim == 1:
-            array.value = rng.uniform(0.5, 2, array.value.shape) if "var" in name else rng.normal(1, 0.3, len(array.value))
+            size = array.value.shape
+            array.value = rng.uniform(0.5, 2, size) if "var" in name else rng.normal(1, 0.3, size)
     return layer
 
 

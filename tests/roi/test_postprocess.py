@@ -208,7 +208,7 @@ def bilinear(image, y, x):
     return (1 - y + top) * upper + (y - top) * lower
 
 
-EIGHTHS = st.integers(-40, 160).map(lambda i: i / 8 + 0.01)  # never on a whole pixel, where truncation may go either way
+EIGHTHS = st.integers(-40, 160).map(lambda i: i / 8 + 0.01)  # on a whole pixel, truncation might go either way
 SPANS = st.integers(0, 160).map(lambda i: i / 8)
 BOXES = st.tuples(EIGHTHS, EIGHTHS, SPANS, SPANS).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
 

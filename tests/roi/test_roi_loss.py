@@ -14,14 +14,15 @@ from mrcnn_scratch.roi import RoITargets, box_losses, mask_loss
 def targets(labels, deltas):
     """A sample of which the losses read labels and deltas only."""
     labels = np.array(labels, np.int64)
-    return RoITargets(np.zeros((len(labels), 4)), labels * 0, labels - 1, labels, np.array(deltas, float).reshape(-1, 4))
+    deltas = np.array(deltas, float).reshape(-1, 4)
+    return RoITargets(np.zeros((len(labels), 4)), labels * 0, labels - 1, labels, deltas)
 
 
 # Boxes
 
 
 def test_box_losses_by_hand(xp):
-    """Two regions, one an object of class 2 of 3. Equal logits cost log 4; a delta 1 off 17/18, over 2 regions 17/36."""
+    """Two regions, one an object of class 2 of 3. Equal logits cost log 4; a delta 1 off 17/18, over both 17/36."""
     deltas = np.full((2, 4, 4), 9.0)  # what other classes and background say about the box does not matter
     deltas[0, 2] = [1, 0, 0, 0]
     sample = targets([2, 0], [[0] * 4, [0] * 4])

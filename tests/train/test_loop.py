@@ -34,9 +34,7 @@ def test_the_learning_rate_by_hand():
     assert steps.learning_rate(70) == pytest.approx(0.04)
 
 
-@given(
-    length=st.integers(1, 12), batch=st.integers(1, 7), epochs=st.integers(1, 4), seed=st.integers(0, 99)
-)
+@given(length=st.integers(1, 12), batch=st.integers(1, 7), epochs=st.integers(1, 4), seed=st.integers(0, 99))
 def test_every_epoch_has_every_image_once(length, batch, epochs, seed):
     trainer = Trainer(MODEL, None, length, replace(SHORT, batch_size=batch, seed=seed))
     steps = -(-length * epochs // batch)
@@ -50,7 +48,9 @@ MODEL = tiny_model()
 
 def test_the_order_changes_from_epoch_to_epoch_and_from_seed_to_seed():
     config = replace(SHORT, batch_size=20)
-    orders = [Trainer(MODEL, None, 20, replace(config, seed=seed)).image_numbers(step) for seed, step in np.ndindex(2, 2)]
+    orders = [
+        Trainer(MODEL, None, 20, replace(config, seed=seed)).image_numbers(step) for seed, step in np.ndindex(2, 2)
+    ]
     assert len({tuple(order) for order in orders}) == 4
 
 
@@ -78,10 +78,10 @@ def test_a_step_says_what_it_did():
     assert first["positive_rois"] >= 2  # and itself as a proposal
 
 
-def test_a_step_moves_every_parameter_and_every_statistic():
+def test_steps_move_every_parameter_and_every_statistic():
     trainer = tiny_trainer()
     before = trainer.model.state()
-    run(trainer, 2)
+    run(trainer, 8)  # the smallest level's bias waits until one of its four places is sampled
     after = trainer.model.state()
     assert [name for name in before if np.array_equal(before[name], after[name])] == []
 
@@ -107,9 +107,9 @@ def test_gradients_longer_than_allowed_are_shortened():
 
 
 def test_it_learns():
-    trainer = tiny_trainer(TrainingConfig(steps=60, batch_size=2, images=2, warmup=5, flip=False, colours=False))
-    totals = [row["total"] for row in run(trainer, 60)]
-    assert np.mean(totals[-5:]) < 0.6 * np.mean(totals[:5])
+    config = TrainingConfig(steps=60, batch_size=2, images=2, seed=1, lr=0.02, warmup=5, flip=False, colours=False)
+    totals = [row["total"] for row in run(tiny_trainer(config), 60)]
+    assert np.mean(totals[-5:]) < 0.6 * np.mean(totals[:5])  # about 0.35
 
 
 # Stopped and gone on with

@@ -1,9 +1,10 @@
 """What a network is made of: arrays that are learned, arrays that are only kept, and the layers that hold them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
-from ..backend import Array
+from ..backend import Array, load_cupy, to_device, to_host
+from ..errors import InputError
 from ..ops.contract import Backward, Once
 
 
@@ -87,6 +88,46 @@ class Layer:
             layer.training = training
 
         self.apply(change)
+
+    def state(self) -> dict[str, Array]:
+        """Every array by its dotted name, as host arrays."""
+        return {name: to_host(array.value) for name, array in self.named_arrays()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over arrays by name, in the layer's own kind and dtype.
+
+        Raises:
+            InputError: a name is missing or unknown, or a shape differs.
+        """
+        own = dict(self.named_arrays())
+        for problem, names in (
+            ("lacks", own.keys() - state.keys()),
+            ("has unknown", state.keys() - own.keys()),
+        ):
+            if names:
+                raise InputError(f"the state {problem} {', '.join(sorted(names)[:3])} ({len(names)} in all)")
+        for name, array in own.items():
+            if state[name].shape != array.value.shape:
+                raise InputError(f"{name} has shape {state[name].shape}, this network needs {array.value.shape}")
+        for name, array in own.items():
+            array.value = to_device(state[name], like=array.value).astype(array.value.dtype)
+
+    def astype(self, dtype: Any) -> Self:
+        """This layer with arrays of ``dtype``: float64 to check gradients."""
+        for _, array in self.named_arrays():
+            array.value = array.value.astype(dtype)
+        return self
+
+    def to(self, device: str) -> Self:
+        """This layer with its arrays on ``device``, "cpu" or "gpu".
+
+        Raises:
+            InputError: there is no GPU, or no CuPy.
+        """
+        move = load_cupy().asarray if device == "gpu" else to_host
+        for _, array in self.named_arrays():
+            array.value = move(array.value)
+        return self
 
 
 class Sequential(Layer):

@@ -1,19 +1,16 @@
 """Networks and training runs on disk: ``.npz`` files that are whole or not there at all, and hold no pickle."""
 
-import contextlib
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from ..backend import Array
 from ..config import Config, config_from_dict
 from ..errors import InputError
+from ..files import write_atomically
 from ..mask_rcnn import MaskRCNN
 
 FORMAT = 1
@@ -37,31 +34,6 @@ class Checkpoint:
     velocity: dict[str, Array]
     config: Config
     training: dict[str, Any]
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file beside ``path`` and rename it: a reader sees the old content or the new, whatever is killed when.
-
-    Raises:
-        InputError: the folder does not exist or cannot be written to, or the disk is full; the old file is as it was.
-    """
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
-        ) as file:
-            temporary = file.name
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)  # gone already when all went well
 
 
 def save_model(model: MaskRCNN, path: Path, *, half: bool = False) -> None:

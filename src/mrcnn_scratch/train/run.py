@@ -20,9 +20,10 @@ from ..config import Config, TrainingConfig, training_from_dict
 from ..data.shapes import HELD_OUT, ShapesDataset
 from ..errors import InputError
 from ..evaluation import evaluate, format_table
+from ..files import write_atomically
 from ..mask_rcnn import MaskRCNN
 from ..structures import Detections, Target
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_model, write_atomically
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_model
 from .loop import Trainer
 
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")

@@ -15,8 +15,8 @@ import numpy as np
 from ..backend import Array, to_device
 from ..config import Config, config_from_dict
 from ..errors import InputError
+from ..files import write_atomically
 from ..mask_rcnn import MaskRCNN
-from ..train.checkpoint import write_atomically
 from .coco_names import COCO_CLASSES
 from .torch_file import read_state_dict
 

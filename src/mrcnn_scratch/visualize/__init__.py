@@ -1,0 +1,25 @@
+"""Pictures of scenes, anchors, feature maps, proposals, detections and training curves.
+
+Nothing here knows a network: arrays go in, a matplotlib ``Figure`` comes out, without pyplot's global state.
+In a notebook run ``%matplotlib inline`` once, and a ``Figure`` that ends a cell shows itself; elsewhere use
+:func:`save`. Axes are in pixels as boxes count them: pixel ``i`` covers ``[i, i + 1]``.
+"""
+
+from .curves import show_curves
+from .objects import draw_objects, overlay, show_detections, show_scenes
+from .parts import PALETTE, SHOWN_SCORE, save
+from .stages import show_anchors, show_feature_maps, show_proposals
+
+__all__ = [
+    "PALETTE",
+    "SHOWN_SCORE",
+    "draw_objects",
+    "overlay",
+    "save",
+    "show_anchors",
+    "show_curves",
+    "show_detections",
+    "show_feature_maps",
+    "show_proposals",
+    "show_scenes",
+]
