@@ -48,6 +48,11 @@ class MaskRCNN(Layer):
 
     def __init__(self, config: Config = SHAPES, rng: np.random.Generator | None = None) -> None:
         rng = np.random.default_rng(0) if rng is None else rng
+        if len(config.anchors.sizes) != len(config.backbone.stages) + 1:
+            raise InputError(
+                f"configuration: anchors.sizes must have {len(config.backbone.stages) + 1} entries, one per pyramid "
+                f"level, not {len(config.anchors.sizes)}"
+            )
         self.config = config
         self.resnet = ResNet(config.backbone, rng)
         self.fpn = FPN([stage.out for stage in config.backbone.stages], config.fpn_channels, rng)
@@ -276,7 +281,7 @@ class MaskRCNN(Layer):
         resized = []
         for i, (target, size, original) in enumerate(zip(targets, batch.sizes, batch.original_sizes, strict=True)):
             check_target(target, original, len(self.config.classes), f"image {i}")
-            resized.append(resize_target(target, original, size))
+            resized.append(resize_target(target.without_crowds(), original, size))
         return resized
 
     # Fine-tuning.

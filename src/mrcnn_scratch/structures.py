@@ -35,6 +35,13 @@ class Target:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def without_crowds(self) -> "Target":
+        """The objects to learn: a crowd region is none, and where it lies anything may be."""
+        if not self.crowd.any():
+            return self
+        kept = ~self.crowd
+        return Target(self.boxes[kept], self.labels[kept], self.masks[kept], self.crowd[kept], self.areas[kept])
+
 
 @dataclass(frozen=True)
 class Detections:

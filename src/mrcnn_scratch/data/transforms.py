@@ -72,6 +72,8 @@ def check_target(target: Target, size: tuple[int, int], classes: int, name: str)
             f"{name}: masks have shape {target.masks.shape}, but {count} objects in an image of {size} "
             f"need {(count, *size)}"
         )
+    if target.masks.dtype != bool:
+        raise InputError(f"{name}: masks have dtype {target.masks.dtype}: they must be bool")
     if not np.isfinite(target.boxes).all():
         raise InputError(f"{name}: a box holds a NaN or an infinity")
     sides = target.boxes[:, 2:] - target.boxes[:, :2]
