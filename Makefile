@@ -49,7 +49,7 @@ format: $(VENV)/.dev ## let ruff rewrite the code
 bench: $(VENV)/.run ## time every operation and a whole step, beside PyTorch where it is installed
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python benchmarks/bench.py
 
-weights: $(VENV)/.run ## train the network that comes with the package (about an hour)
+weights: $(VENV)/.run ## train the network that comes with the package (about half an hour)
 	$(BIN)/python benchmarks/train_weights.py
 
 clean: ## remove the virtual environment, caches and runs
