@@ -9,7 +9,7 @@ import ctypes
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any, TypeAlias, TypeVar
 
@@ -105,10 +105,10 @@ def in_parallel(work: Callable[[Part], Result], parts: Sequence[Part], like: Arr
         others = [_threads().submit(work_off) for _ in range(count - 1)]
         try:
             work_off()
-        finally:
-            wait(others)
-    for other in others:
-        other.result()  # raises what it raised
+        finally:  # whatever happens here, nobody is left writing behind our back
+            errors = [other.exception() for other in others]
+    for error in filter(None, errors):
+        raise error
     return results
 
 
