@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_STEPS ?= 750
+DEMO_STEPS ?= 950
 DEMO_OUT ?= runs/demo
 
 .DEFAULT_GOAL := help

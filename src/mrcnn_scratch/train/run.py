@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ COUNTS = ("positive_anchors", "positive_rois")
 COLUMNS = ("step", *LOSSES, "total", "gradient_norm", "lr", *COUNTS, "seconds")
 FILES = ("config.json", "metrics.csv", "checkpoint.npz", "model.npz", "curves.png", "detections.png")
 HELD_OUT_SCENES = 200
+BAR_INTERVAL = 0.1 if sys.stderr.isatty() else 30
+"""Seconds between two states of a progress bar: in a log file, where each is a line, seldom."""
 
 
 class Stopped(Exception):
@@ -106,7 +109,14 @@ def run_steps(trainer: Trainer, out: Path) -> None:
         Stopped: on Ctrl-C, after the step in hand; everything is on disk.
     """
     config = trainer.config
-    bar = tqdm(total=config.steps, initial=trainer.steps_done, desc="training", unit="step", dynamic_ncols=True)
+    bar = tqdm(
+        total=config.steps,
+        initial=trainer.steps_done,
+        desc="training",
+        unit="step",
+        dynamic_ncols=True,
+        mininterval=BAR_INTERVAL,
+    )
     with bar, _rows(out / "metrics.csv") as write_row, _interruptions() as interrupted:
         while trainer.steps_done < config.steps:
             row = trainer.step()
@@ -146,7 +156,8 @@ def detect_all(model: MaskRCNN, scenes: ShapesDataset, batch_size: int = 8) -> t
     """Run the network over a data set: its detections and the truth, image by image."""
     detections: list[Detections] = []
     targets: list[Target] = []
-    for start in tqdm(range(0, len(scenes), batch_size), desc="evaluating", unit="batch", leave=False):
+    starts = range(0, len(scenes), batch_size)
+    for start in tqdm(starts, desc="evaluating", unit="batch", leave=False, mininterval=BAR_INTERVAL):
         examples = [scenes[i] for i in range(start, min(start + batch_size, len(scenes)))]
         detections += model.detect([image for image, _ in examples])
         targets += [target for _, target in examples]
