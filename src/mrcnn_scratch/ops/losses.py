@@ -70,8 +70,8 @@ def smooth_l1(prediction: Array, target: Array, *, beta: float) -> tuple[Array, 
     A parabola near 0 and straight beyond, so that one bad box cannot dominate (Fast R-CNN, eq. 3, with beta = 1).
 
     Args:
-        prediction: any shape. ``target``: the same shape.
-        target: see ``prediction``.
+        prediction: any shape.
+        target: the same shape.
         beta: where the parabola ends; above 0.
 
     Returns:

@@ -21,8 +21,8 @@ def batch_norm(
 
     Args:
         x: (N, H, W, C).
-        weight: (C,). ``bias``: (C,).
-        bias: see ``weight``.
+        weight: (C,), the scale.
+        bias: (C,), the shift.
         eps: keeps the division finite.
 
     Returns:
@@ -58,10 +58,10 @@ def frozen_batch_norm(
 
     Args:
         x: (N, H, W, C).
-        weight: (C,). ``bias``, ``mean``, ``var``: (C,).
-        bias: see ``weight``.
-        mean: the mean that is subtracted; a constant.
-        var: the variance that is divided by; a constant.
+        weight: (C,), the scale.
+        bias: (C,), the shift.
+        mean: (C,), subtracted; a constant.
+        var: (C,), divided by; a constant.
         eps: keeps the division finite.
 
     Returns:

@@ -129,8 +129,8 @@ def _axis(ends: Array, bins: int, size: int, scale: float, sampling_ratio: int, 
         bins: output size along this axis.
         size: of the map along this axis.
         scale: spatial scale.
-        sampling_ratio: as in :func:`roi_align`. ``aligned``: likewise.
-        aligned: see ``sampling_ratio``.
+        sampling_ratio: as in :func:`roi_align`.
+        aligned: as in :func:`roi_align`.
     """
     xp = array_module(ends)
     start = ends[:, 0] * scale - (0.5 if aligned else 0.0)

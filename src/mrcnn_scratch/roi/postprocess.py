@@ -25,8 +25,8 @@ def box_detections(
     """Score, move, filter and suppress the proposals of one image (Mask R-CNN, section 3.1, "Inference").
 
     Args:
-        class_logits: (K, C + 1). ``box_deltas``: (K, C + 1, 4).
-        box_deltas: see ``class_logits``.
+        class_logits: (K, C + 1).
+        box_deltas: (K, C + 1, 4).
         proposals: (K, 4) in pixels.
         image_size: (height, width) that boxes are clipped to.
         config: thresholds.

@@ -53,8 +53,8 @@ def rpn_losses(
     """Faster R-CNN, eq. 1: binary cross-entropy over the sample, and smooth L1 over its positives / size of the sample.
 
     Args:
-        objectness: (N, A) logits. ``deltas``: (N, A, 4).
-        deltas: see ``objectness``.
+        objectness: (N, A) logits.
+        deltas: (N, A, 4).
         targets: what :func:`rpn_targets` made.
         config: for the smooth L1's beta.
 
