@@ -34,8 +34,9 @@ test: $(VENV)/.dev ## the unit tests
 test-all: $(VENV)/.dev ## the unit tests and the slow ones
 	$(BIN)/python -m pytest -m 'not gpu' -n 2
 
-test-gpu: $(VENV)/.dev ## the tests that need a GPU and CuPy
+test-gpu: $(VENV)/.dev ## on a GPU: every test of the arrays with the real CuPy, a short training, timings
 	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/gpu.py
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

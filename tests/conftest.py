@@ -1,27 +1,60 @@
 """What every test may ask for: the array library, a random generator, the folder of fixtures."""
 
 import os
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from cupy_double import LEDGER, strict_cupy
+from hypothesis import settings
 from reference import FIXTURES
+
+from mrcnn_scratch.backend import load_cupy
+from mrcnn_scratch.errors import InputError
 
 settings.register_profile("laptop", deadline=None, max_examples=60)
 settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "laptop")
 
-ARRAY_LIBRARIES = {"numpy": lambda: nullcontext(np), "strict cupy": strict_cupy}
-"""Context managers by name. A test that asks for ``xp`` runs with each."""
+NOT_RUN = "NOTHING WAS TESTED ON A GPU"
 
 
-@pytest.fixture(scope="session", params=sorted(ARRAY_LIBRARIES))
+@contextmanager
+def real_cupy():
+    """CuPy and a GPU, or a skip that says what is missing."""
+    try:
+        library = load_cupy()
+    except InputError as error:
+        pytest.skip(f"{NOT_RUN}: {error}")
+    yield library
+
+
+ARRAY_LIBRARIES = {"numpy": lambda: nullcontext(np), "strict cupy": strict_cupy, "cupy": real_cupy}
+"""Context managers by name. A test that asks for ``xp`` runs with each; with the real CuPy in ``make test-gpu``."""
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=[pytest.mark.gpu] * (name == "cupy")) for name in ARRAY_LIBRARIES],
+)
 def xp(request):
     """The library whose arrays operations get: make them by ``xp.asarray``, read them by ``to_host``."""
     with ARRAY_LIBRARIES[request.param]() as library:
         yield library
+
+
+@pytest.fixture(scope="session")
+def gpu():
+    """The real CuPy, on a real GPU."""
+    with real_cupy() as library:
+        yield library
+
+
+def pytest_terminal_summary(terminalreporter):
+    """A green line must not be taken for a tested GPU."""
+    skipped = [r for r in terminalreporter.stats.get("skipped", []) if NOT_RUN in str(r.longrepr)]
+    if skipped:
+        terminalreporter.section(f"{NOT_RUN}: {len(skipped)} tests", red=True, bold=True)
 
 
 @pytest.fixture(autouse=True)

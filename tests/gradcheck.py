@@ -8,11 +8,13 @@ An operation gives ``y, backward = op(*inputs)``. Take any ``dy`` and let ``L = 
 * In float64, with h = 1e-5, measuring is good to ten digits, and a wrong formula is seldom right to seven.
 * ``dy`` is random. All ones would hide much: a batch-normalised channel always adds up to the same, so with
   ones the true gradient is 0, and a backward that returns 0 would pass.
+* Outputs and gradients have to be arrays of the inputs' library: on a GPU none may turn up on the host.
 * Inputs and ``dy`` are read-only and are looked at again afterwards: an operation may not write to them.
 * At a kink, such as relu's at 0, there is no slope to measure: choose inputs further from it than h.
 """
 
 import numpy as np
+from reference import assert_library
 
 from mrcnn_scratch.backend import to_host
 
@@ -74,6 +76,7 @@ def _run_backward(op, inputs, rng, xp):
     given_dy = [_read_only(part, xp) for part in dy]
     gradients = backward(_rebuild(y, given_dy))
     gradients = gradients if isinstance(gradients, (list, tuple)) else (gradients,)
+    assert_library(xp, *_parts(y), *gradients)
 
     assert len(gradients) == len(inputs), f"{len(gradients)} gradients for {len(inputs)} inputs"
     gradients = [to_host(gradient) for gradient in gradients]

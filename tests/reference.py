@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrcnn_scratch.backend import to_host
+from mrcnn_scratch.backend import array_module, to_host
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -34,11 +34,22 @@ def assert_close(actual, expected, relative=1e-12):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=relative * (largest or 1))
 
 
+def assert_library(xp, *arrays):
+    """All are arrays of ``xp``. A host array in their place would pass every comparison, as those are made on the host.
+
+    NumPy's scalars are its 0-d arrays.
+    """
+    for i, array in enumerate(arrays):
+        library = np if isinstance(array, np.generic) else array_module(array)
+        assert library is xp, f"array {i} of {len(arrays)} belongs to {library.__name__}, not to {xp.__name__}"
+
+
 def check_case(xp, op, inputs, case_y, case_dy, case_gradients):
     """``op(*inputs)`` and its backward give the reference's numbers to 1e-9."""
     y, backward = op(*(xp.asarray(x) for x in inputs))
     assert_close(y, case_y, 1e-9)
     gradients = backward(xp.asarray(case_dy))
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    assert_library(xp, y, *gradients)
     for gradient, expected in zip(gradients, case_gradients, strict=True):
         assert_close(gradient, expected, 1e-9)

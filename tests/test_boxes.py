@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import assert_close, cases
+from reference import assert_close, assert_library, cases
 
 from mrcnn_scratch.backend import to_host
 from mrcnn_scratch.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
@@ -168,15 +168,17 @@ def test_decode_broadcasts_references(xp, rng):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n", [0, 3])
-def test_precision_shape_and_inputs_are_kept(xp, rng, dtype, n):
+def test_library_precision_shape_and_inputs_are_kept(xp, rng, dtype, n):
     host = [random_boxes(rng, n).astype(dtype), random_boxes(rng, n).astype(dtype)]
     a, b = (xp.asarray(x.copy()) for x in host)
     for x in (a, b):
         if isinstance(x, np.ndarray):
             x.flags.writeable = False
     for result in (clip_boxes(a, (10, 10)), encode_boxes(a, b, ONES), decode_boxes(a, b, ONES)):
+        assert_library(xp, result)
         assert result.dtype == dtype
         assert result.shape == (n, 4)
+    assert_library(xp, box_area(a), box_iou(a, b))
     assert box_area(a).dtype == box_iou(a, b).dtype == dtype
     assert [to_host(x).tolist() for x in (a, b)] == [x.tolist() for x in host]
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from reference import FIXTURES
+from layercheck import move
+from reference import FIXTURES, assert_library
 
 from mrcnn_scratch.config import TrainingConfig
 from mrcnn_scratch.data.shapes import ShapesDataset
@@ -20,15 +21,16 @@ OPTIONS = {
 
 
 @pytest.fixture
-def model():
+def model(xp):
     """torchvision's thin network, which has been trained on toy shapes a little."""
-    return load_torchvision(FIXTURES / "thin_maskrcnn.pth", **OPTIONS)
+    return move(load_torchvision(FIXTURES / "thin_maskrcnn.pth", **OPTIONS), xp)
 
 
-def test_new_predictors_for_two_classes(model):
+def test_new_predictors_for_two_classes(xp, model):
     before = model.state()
     model.replace_predictors(("round", "cornered"), np.random.default_rng(0))
     assert model.config.classes == ("round", "cornered")
+    assert_library(xp, *(array.value for _, array in model.named_arrays()))
     after = model.state()
     changed = {name for name in after if not np.array_equal(after[name], before[name])}
     assert {name.rsplit(".", 1)[0] for name in changed} <= {

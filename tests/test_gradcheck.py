@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from cupy_double import strict_cupy
 from gradcheck import check_directional, check_gradients
+
+from mrcnn_scratch.backend import to_host
 
 CHECKS = pytest.mark.parametrize("check", [check_gradients, check_directional])
 
@@ -149,26 +152,27 @@ def test_writing_is_caught_where_it_happens(check, op, rng):
 
 @CHECKS
 def test_writing_is_caught_where_arrays_cannot_be_locked(check, rng):
-    class Unlockable:
-        """As CuPy: ``asarray`` gives something that has no read-only flag."""
+    """CuPy's arrays have no read-only flag."""
+    with strict_cupy() as cupy, pytest.raises(AssertionError, match="an input was written to"):
+        check(writes_to_its_input, [rng.normal(size=5)], rng, xp=cupy)
 
-        @staticmethod
-        def asarray(x):
-            return Box(x)
 
-    class Box:
-        def __init__(self, value):
-            self.value, self.shape = value, value.shape
+def host_output(x):
+    return 2 * to_host(x), lambda dy: 2 * dy
 
-        def get(self):
-            return self.value
 
-    def op(x):
-        x.value *= 2
-        return Box(x.value.copy()), lambda dy: Box(2 * dy.value)
+def host_gradient(x):
+    return 2 * x, lambda dy: 2 * to_host(dy)
 
-    with pytest.raises(AssertionError, match="an input was written to"):
-        check(op, [rng.normal(size=5)], rng, xp=Unlockable)
+
+@CHECKS
+@pytest.mark.parametrize("op", [host_output, host_gradient])
+def test_an_array_left_on_the_host_is_caught(check, op, rng):
+    """Its numbers are right, so with NumPy nothing is wrong."""
+    x = rng.normal(size=5)
+    check(op, [x], rng)
+    with strict_cupy() as cupy, pytest.raises(AssertionError, match="belongs to numpy, not to cupy"):
+        check(op, [x], rng, xp=cupy)
 
 
 @CHECKS

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import cases
+from reference import assert_library, cases
 
 from mrcnn_scratch.backend import to_host
 from mrcnn_scratch.matching import BELOW_LOW, BETWEEN, match, sample_balanced
@@ -20,6 +20,7 @@ IOU = [
 
 def matched(xp, iou, high, low, allow_low_quality):
     result = match(xp.asarray(iou, dtype=float), high=high, low=low, allow_low_quality=allow_low_quality)
+    assert_library(xp, result)
     assert result.dtype == np.int64
     return to_host(result).tolist()
 
@@ -117,6 +118,7 @@ def sample(xp, labels, size, fraction, seed=0):
         positive_fraction=fraction,
         rng=np.random.default_rng(seed),
     )
+    assert_library(xp, chosen)
     assert chosen.dtype == np.int64
     return to_host(chosen).tolist()
 

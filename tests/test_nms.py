@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import cases
+from reference import assert_library, cases
 
 from mrcnn_scratch.backend import to_host
 from mrcnn_scratch.nms import batched_nms, nms
@@ -24,6 +24,7 @@ def run(xp, boxes, scores, threshold, groups=None):
         kept = nms(boxes, scores, threshold)
     else:
         kept = batched_nms(boxes, scores, xp.asarray(groups, dtype=xp.int64), threshold)
+    assert_library(xp, kept)
     assert kept.dtype == np.int64
     return to_host(kept).tolist()
 
@@ -141,7 +142,7 @@ def test_parts_change_nothing(xp, rng, monkeypatch, pairs):
     boxes, scores = np.hstack([corners, corners + rng.uniform(5, 20, (60, 2))]), rng.uniform(size=60)
     groups = rng.integers(12, size=60)
     at_once = run(xp, boxes, scores, 0.3, groups)
-    monkeypatch.setattr(module, "PAIRS_AT_ONCE", pairs)
+    monkeypatch.setattr(module, "tile_bytes", lambda like: pairs * like.itemsize)
     assert run(xp, boxes, scores, 0.3, groups) == at_once == greedy_by_group(boxes, scores, groups, 0.3)
 
 
@@ -154,6 +155,7 @@ def test_no_boxes(xp, dtype):
     )
     for kept in (nms(boxes, scores, 0.5), batched_nms(boxes, scores, groups, 0.5)):
         assert kept.shape == (0,)
+        assert_library(xp, kept)
         assert kept.dtype == np.int64
 
 

@@ -1,6 +1,7 @@
 """A network with next to no channels, at 64 pixels: everything that the real one has, at 10 ms a training step."""
 
 import numpy as np
+from layercheck import move
 
 from mrcnn_scratch.config import (
     BackboneConfig,
@@ -28,15 +29,15 @@ TINY = Config(
 SHORT = TrainingConfig(steps=8, batch_size=2, images=5, warmup=2, checkpoint_every=3)
 
 
-def tiny_model(seed=0, config=TINY):
-    """A network with random weights; the same for the same seed."""
-    return MaskRCNN(config, np.random.default_rng(seed))
+def tiny_model(seed=0, config=TINY, xp=np):
+    """A network with random weights, in arrays of ``xp``; the same for the same seed."""
+    return move(MaskRCNN(config, np.random.default_rng(seed)), xp)
 
 
-def tiny_trainer(config=SHORT, model=None):
-    """A run that has not begun."""
+def tiny_trainer(config=SHORT, model=None, xp=np):
+    """A run that has not begun; of ``model`` if given, else of the tiny one in ``xp``."""
     length = config.images or None
-    return Trainer(model or tiny_model(), ShapesDataset(config.seed, length), length, config)
+    return Trainer(model or tiny_model(xp=xp), ShapesDataset(config.seed, length), length, config)
 
 
 def assert_same_arrays(some, others):

@@ -66,6 +66,14 @@ def to_host(x: Array) -> Any:
     return x if isinstance(x, (np.ndarray, np.generic)) else x.get()
 
 
+def synchronise(like: Array) -> None:
+    """Wait until the device of ``like`` has done what it was told to: for clocks, which would measure the telling."""
+    if not isinstance(like, np.ndarray):
+        import cupy
+
+        cupy.cuda.runtime.deviceSynchronize()
+
+
 def scatter_add(target: Array, indices: Any, values: Array) -> None:
     """``target[indices] += values`` in place, with every duplicate index counted.
 

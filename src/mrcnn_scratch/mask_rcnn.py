@@ -220,14 +220,11 @@ class MaskRCNN(Layer):
         (objectness, deltas), backward_head = self.rpn(features)
         anchors = self.anchors(features, batch.pixels)
         # To the heads a proposal is a constant: no gradient flows through its coordinates.
-        proposals = [to_host(boxes) for boxes, _ in self.proposals(objectness, deltas, anchors, batch)]
+        proposals = [boxes for boxes, _ in self.proposals(objectness, deltas, anchors, batch)]
+        ends = np.cumsum([len(boxes) for boxes in proposals])[:-1]
         xp = array_module(batch.pixels)
-        sample = rpn_targets(
-            np.concatenate([to_host(level) for level in anchors]),
-            [t.boxes for t in targets],
-            self.config.rpn,
-            rng,
-        )
+        proposals = np.split(to_host(xp.concatenate(proposals)), ends)  # together: the GPU is waited for once
+        sample = rpn_targets(to_host(xp.concatenate(anchors)), [t.boxes for t in targets], self.config.rpn, rng)
         (loss_objectness, loss_box), backward_losses = rpn_losses(
             xp.concatenate(objectness, axis=1), xp.concatenate(deltas, axis=1), sample, self.config.rpn
         )

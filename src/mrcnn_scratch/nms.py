@@ -13,9 +13,6 @@ short, so a few passes over one IoU matrix do, where the walk would be a Python 
 from .backend import Array, array_module, tile_bytes
 from .boxes import box_iou
 
-PAIRS_AT_ONCE = 2**18
-"""How many box pairs are compared in one go: 1 MB of float32, which stays in a core's cache."""
-
 
 def nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
     """Indices of the boxes that greedy suppression keeps, best first (ties: the earlier box is the better one).
@@ -83,7 +80,8 @@ def keep_mask(boxes: Array, valid: Array, iou_threshold: float) -> Array:
     rows, columns = valid.shape
     if rows * columns == 0:
         return valid
-    step = max(1, PAIRS_AT_ONCE // columns**2)
+    pairs = tile_bytes(boxes) // boxes.itemsize  # whose IoU stays in a core's cache; on a GPU as good as all of them
+    step = max(1, pairs // columns**2)
     parts = [slice(i, i + step) for i in range(0, rows, step)]
     return xp.concatenate([_keep_mask(boxes[part], valid[part], iou_threshold) for part in parts])
 
@@ -96,7 +94,7 @@ def _keep_mask(boxes: Array, valid: Array, iou_threshold: float) -> Array:
         # A product counts, for every j, the kept boxes that suppress it.
         suppressors = xp.matmul(kept[:, None, :].astype(xp.float32), suppresses)[:, 0]  # (B, M)
         again = valid & (suppressors == 0)
-        if bool((again == kept).all()):
+        if bool((again == kept).all()):  # waits for the GPU: once a pass
             return kept
         kept = again
 

@@ -71,7 +71,7 @@ def test_gradients(xp, rng):
     check_layer(pyramid, features, rng, xp=xp, call=lambda *arrays: pyramid(list(arrays)))
 
 
-def test_a_planted_error_is_caught(rng):
+def test_a_planted_error_is_caught(xp, rng):
     """Forget the gradient that comes down from the finer levels, and the check must object."""
     pyramid = FPN([2, 3], 3, rng)
     features = [rng.normal(size=(1, 4, 4, 2)), rng.normal(size=(1, 2, 2, 3))]
@@ -81,13 +81,13 @@ def test_a_planted_error_is_caught(rng):
 
         def wrong(dlevels):
             fine, _ = backward(dlevels)
-            _, coarse = pyramid(list(arrays))[1]([np.zeros_like(dlevels[0]), *dlevels[1:]])
+            _, coarse = pyramid(list(arrays))[1]([xp.zeros_like(dlevels[0]), *dlevels[1:]])
             return fine, coarse
 
         return levels, wrong
 
     with pytest.raises(AssertionError, match="gradient 1"):
-        check_layer(pyramid, features, rng, call=call)
+        check_layer(pyramid, features, rng, xp=xp, call=call)
 
 
 def test_images_of_a_batch_do_not_meet(xp, rng):

@@ -6,13 +6,13 @@ from .api import API, signature
 from .ledger import LEDGER, Refused, Undefined
 
 SCALARS = (bool, int, float, complex, np.bool_, np.number)
-OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
-COMPARISONS = "eq ne lt le gt ge".split()
+OPERATORS = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"]
+COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
 PROPERTIES = {"shape", "dtype", "ndim", "size", "itemsize", "nbytes", "strides", "flags"}
 VIEWS = {"T", "mT", "real", "imag"}
 
 
-class ndarray:  # noqa: N801 - CuPy's name
+class ndarray:
     """An array on the "device". Made by the functions of the module, never from the class."""
 
     __slots__ = ("__weakref__", "_numbers")

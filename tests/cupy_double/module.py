@@ -25,10 +25,10 @@ WAITS = {"nonzero": 1, "flatnonzero": 1, "argwhere": 1, "unique": 1, "bincount":
 """How often these ask the device for a number, above all how large their result is."""
 
 AT_DTYPES = {
-    "add": "iIQLefd",
-    **dict.fromkeys(("maximum", "minimum"), "iIQfdL"),
+    "add": "iILQefd",
     "subtract": "iI",
-    **dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor"), "ilIQqL"),
+    **dict.fromkeys(("maximum", "minimum"), "iILQfd"),
+    **dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor"), "ilqILQ"),
 }
 """What ``ufunc.at`` supports: CUDA's atomic operations. No int64 sums."""
 
@@ -53,7 +53,10 @@ def call(name, function, parameters, args, kwargs):
     bound.arguments.update(given)
     LEDGER.record("wait", WAITS.get(name, 0))
     kwargs = bound.kwargs if out is None else {**bound.kwargs, "out": out}
-    return wrap(function(*bound.args, **kwargs))
+    try:
+        return wrap(function(*bound.args, **kwargs))
+    except IndexError as error:
+        raise Undefined(f"CuPy wraps indices silently: {error}") from None
 
 
 def _argument(function, name, value):
@@ -64,6 +67,8 @@ def _argument(function, name, value):
     if name in HOST_PARAMETERS:
         return _on_host(function, name, value)
     if isinstance(value, (list, tuple)):  # a sequence of arrays, as concatenate takes
+        if not all(isinstance(part, ndarray) for part in value):
+            raise Refused(f"cupy.{function} takes device arrays, not a {type(value).__name__} of something else")
         return type(value)(unwrap(part) for part in value)
     return unwrap(value)
 
@@ -162,6 +167,14 @@ def clip(a, a_min, a_max, out=None):
     return call("clip", np.clip, signature("clip"), (a, a_min, a_max), {"out": out})
 
 
+def copyto(dst, src, casting="same_kind", where=None):
+    """Writes into ``dst``, everywhere or where ``where`` is True, and counts nothing."""
+    source = unwrap(src)
+    refuse_overlap(dst._numbers, source)
+    refuse_cast(source, dst.dtype)
+    np.copyto(dst._numbers, source, casting=casting, where=True if where is None else unwrap(where))
+
+
 def asnumpy(a, stream=None, order="C", out=None, *, blocking=True):
     """To the host."""
     return a.get()
@@ -184,7 +197,7 @@ class Module(types.ModuleType):
         return value
 
 
-RULES = {"where": where, "clip": clip, "asnumpy": asnumpy, "ndarray": ndarray}
+RULES = {"where": where, "clip": clip, "copyto": copyto, "asnumpy": asnumpy, "ndarray": ndarray}
 
 
 def _member(full, name):
@@ -218,7 +231,11 @@ def strict_cupy():
     """The double in the place of ``cupy``: inside, ``model.to("gpu")`` and ``--device gpu`` take it for a GPU."""
     cupy, cupyx = Module("cupy"), types.ModuleType("cupyx")
     cupy.cuda = types.SimpleNamespace(
-        runtime=types.SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=CUDARuntimeError)
+        runtime=types.SimpleNamespace(
+            getDeviceCount=lambda: 1,
+            deviceSynchronize=lambda: LEDGER.record("wait"),
+            CUDARuntimeError=CUDARuntimeError,
+        )
     )
     cupyx.scatter_add = lambda a, slices, value: cupy.add.at(a, slices, value)
     with mock.patch.dict(sys.modules, {"cupy": cupy, "cupyx": cupyx}):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import assert_close
+from reference import assert_close, assert_library
 
 from mrcnn_scratch.backend import to_host
 from mrcnn_scratch.config import TransformConfig
@@ -47,7 +47,8 @@ def test_normalise(xp):
     """Red 255 is 1: (1 - 0.485) / 0.229."""
     image = xp.asarray([[[255, 0, 51]]], dtype=np.uint8)
     expected = [(1 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225]
-    assert_close(normalise(image, TransformConfig(), np.float64), [[expected]])
+    mean, std = (xp.asarray(values) for values in (TransformConfig().mean, TransformConfig().std))
+    assert_close(normalise(image, mean, std), [[expected]])
 
 
 def test_enlarging_a_row(xp):
@@ -83,7 +84,10 @@ def test_padding_is_zero_after_normalising(xp):
 
 
 def test_resizing_a_target():
-    """Twice as high, half as wide: the box too; of the mask every row twice and every second column."""
+    """Twice as high, half as wide: the box too; of the mask every row twice and every second column.
+
+    Targets stay on the host, so with NumPy only.
+    """
     mask = np.array([[[1, 0, 0, 1], [0, 0, 1, 1]]], bool)
     target = Target(np.array([[0, 0, 4, 1]], np.float32), np.array([2]), mask, crowd=np.array([True]))
     resized = resize_target(target, (2, 4), (4, 2))
@@ -120,7 +124,9 @@ SIDE = st.integers(1, 9)
 @given(old=st.tuples(SIDE, SIDE), new=st.tuples(SIDE, SIDE), seed=st.integers(0, 2**32 - 1))
 def test_resize_is_the_slow_one(xp, old, new, seed):
     x = np.random.default_rng(seed).normal(size=(*old, 2))
-    assert_close(resize_bilinear(xp.asarray(x), new), slow_resize(x, new), 1e-9)
+    resized = resize_bilinear(xp.asarray(x), new)
+    assert_library(xp, resized)
+    assert_close(resized, slow_resize(x, new), 1e-9)
 
 
 # Properties
@@ -137,23 +143,25 @@ def test_sizes_keep_to_the_limits(size):
 
 
 @given(sizes=st.lists(st.tuples(SIDE, SIDE), min_size=1, max_size=3))
-def test_batches_hold_every_image(sizes):
+def test_batches_hold_every_image(xp, sizes):
     images = [np.full((*size, 3), 255, np.uint8) for size in sizes]
-    batch = make_batch(images, PLAIN, like=np.zeros(1, np.float32))
+    batch = make_batch(images, PLAIN, like=xp.zeros(1, dtype=np.float32))
+    assert_library(xp, batch.pixels)
     assert batch.pixels.dtype == np.float32
     assert batch.pixels.shape[1] % 4 == batch.pixels.shape[2] % 4 == 0
-    for pixels, (height, width) in zip(batch.pixels, batch.sizes, strict=True):
+    for pixels, (height, width) in zip(to_host(batch.pixels), batch.sizes, strict=True):
         assert pixels.sum() == pixels[:height, :width].sum() == height * width * 3
 
 
-def test_boxes_there_and_back(rng):
+def test_boxes_there_and_back(xp, rng):
     boxes = rng.uniform(0, 100, (5, 4)).astype(np.float32)
-    there = resize_boxes(boxes, (100, 150), (237, 64))
+    there = resize_boxes(xp.asarray(boxes), (100, 150), (237, 64))
+    assert_library(xp, there)
     assert there.dtype == np.float32
     assert_close(resize_boxes(there, (237, 64), (100, 150)), boxes, 1e-6)
 
 
-# Bad input
+# Bad input. What users hand over is on the host, and is looked at there: with NumPy only.
 
 IMAGE = np.zeros((4, 5, 3), np.uint8)
 

@@ -180,11 +180,11 @@ class Spy(Layer):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_inference_keeps_nothing_alive(training):
+def test_inference_keeps_nothing_alive(xp, training):
     spies = [Spy(), Spy()]
     network = Sequential(spies)
     network.set_training(training)
-    y, backward = network(np.ones(1))
+    y, backward = network(xp.ones(1))
     alive = [spy.watched() is not None for spy in spies]
     assert alive == [training, training]
     del y, backward

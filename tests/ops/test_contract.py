@@ -4,6 +4,7 @@ import weakref
 
 import numpy as np
 import pytest
+from reference import assert_library
 
 from mrcnn_scratch import ops
 from mrcnn_scratch.backend import array_module, to_host
@@ -108,10 +109,11 @@ def test_every_operation_is_here():
 
 @every_op
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_output_and_gradients_have_the_inputs_dtype_and_shape(xp, rng, name, dtype):
+def test_output_and_gradients_have_the_inputs_library_dtype_and_shape(xp, rng, name, dtype):
     inputs, y, backward, dy = run(xp, rng, name, dtype)
     assert y.dtype == dtype
     gradients = as_list(backward(dy))
+    assert_library(xp, y, *gradients)
     assert [g.shape for g in gradients] == [x.shape for x in inputs]
     assert [g.dtype for g in gradients] == [dtype] * len(inputs)
 

@@ -92,7 +92,10 @@ def test_tiles_and_shares_change_nothing(xp, rng, monkeypatch, room, stride, wor
 
 
 def test_nothing_keeps_the_patches(rng):
-    """The patches of a 3x3 kernel are nine times the input: never all made at once, never held."""
+    """The patches of a 3x3 kernel are nine times the input: never all made at once, never held.
+
+    With NumPy only, as what is measured is the host's memory.
+    """
     x, weight = rng.normal(size=(1, 256, 256, 16)), rng.normal(size=(3, 3, 16, 1))
     tracemalloc.start()
     try:

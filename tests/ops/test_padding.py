@@ -1,6 +1,7 @@
 """A border around feature maps."""
 
 import pytest
+from reference import assert_library
 
 from mrcnn_scratch.backend import to_host
 from mrcnn_scratch.ops.padding import pad, unpad
@@ -19,5 +20,6 @@ def test_unpad_undoes_pad(xp, rng, padding, dtype):
     rows, columns = (padding, padding) if isinstance(padding, int) else padding
     padded = pad(x, padding)
     assert padded.shape == (2, 3 + 2 * rows, 4 + 2 * columns, 5)
+    assert_library(xp, padded, unpad(padded, padding))
     assert padded.dtype == dtype
     assert to_host(unpad(padded, padding)).tolist() == to_host(x).tolist()

@@ -58,10 +58,10 @@ def test_gradients(xp, rng):
     check_layer(head, [rng.normal(size=(4, 2, 2, 3))], rng, xp=xp, call=call)
 
 
-def test_new_classes_keep_the_body(rng):
+def test_new_classes_keep_the_body(xp, rng):
     head = BoxHead(3, 2, CONFIG, rng)
     body = head.fully_connected.layers[0].weight.value
     head.replace_predictor(4, 7, rng)
     assert head.fully_connected.layers[0].weight.value is body
-    (logits, deltas), _ = head(np.ones((2, 2, 2, 3), np.float32))
+    (logits, deltas), _ = place(head, xp)(xp.ones((2, 2, 2, 3)))
     assert (logits.shape, deltas.shape) == ((2, 8), (2, 8, 4))

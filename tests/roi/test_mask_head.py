@@ -59,9 +59,9 @@ def test_classes_have_weights_of_their_own(xp, rng):
     assert np.abs(after[..., 2] - before[..., 2]).max() > 1e-3
 
 
-def test_new_classes_keep_the_body(rng):
+def test_new_classes_keep_the_body(xp, rng):
     head = MaskHead(2, 2, CONFIG, rng)
     body = head.convolutions.layers[0].weight.value
     head.replace_predictor(4, 6, 5, rng)
     assert head.convolutions.layers[0].weight.value is body
-    assert head(np.ones((1, 2, 2, 2), np.float32))[0].shape == (1, 4, 4, 6)
+    assert place(head, xp)(xp.ones((1, 2, 2, 2)))[0].shape == (1, 4, 4, 6)

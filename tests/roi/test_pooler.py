@@ -7,7 +7,7 @@ import pytest
 from gradcheck import check_directional
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import assert_close
+from reference import assert_close, assert_library
 
 from mrcnn_scratch import ops
 from mrcnn_scratch.backend import to_host
@@ -41,7 +41,9 @@ SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
 )
 def test_which_level(xp, side, level, dtype):
     boxes = xp.asarray([[10, 20, 10 + side, 20 + side]], dtype=dtype)
-    assert to_host(assign_levels(boxes, SCALES, RoIConfig())).tolist() == [level - 2]
+    levels = assign_levels(boxes, SCALES, RoIConfig())
+    assert_library(xp, levels)
+    assert to_host(levels).tolist() == [level - 2]
 
 
 def test_the_area_decides_not_the_shape(xp):
@@ -103,6 +105,7 @@ def test_no_boxes(xp):
     y, backward = run(xp, plain_levels(xp), [], [])
     assert y.shape == (0, 2, 2, 1)
     gradients = backward(y)
+    assert_library(xp, y, *gradients)
     assert [to_host(d).any() for d in gradients] == [False] * 4
     assert [d.shape for d in gradients] == [f.shape for f in plain_levels(xp)]
 

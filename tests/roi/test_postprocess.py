@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import assert_close, cases
+from reference import assert_close, assert_library, cases
 
 from mrcnn_scratch.backend import to_host
 from mrcnn_scratch.config import RoIConfig
@@ -21,7 +21,9 @@ def run(xp, probabilities, boxes, deltas=None, size=(100, 100), **numbers):
     deltas = np.zeros((*logits.shape, 4)) if deltas is None else np.asarray(deltas, float)
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     arrays = (xp.asarray(a) for a in (logits, deltas, boxes))
-    return [to_host(a) for a in box_detections(*arrays, size, RoIConfig(**numbers))]
+    found = box_detections(*arrays, size, RoIConfig(**numbers))
+    assert_library(xp, *found)
+    return [to_host(a) for a in found]
 
 
 A, NEAR_A, FAR = (0, 0, 10, 10), (0, 0, 10, 8), (50, 50, 60, 60)
@@ -141,6 +143,7 @@ def test_the_mask_of_the_detected_class(xp):
     logits = np.zeros((2, 1, 1, 3))
     logits[..., 1], logits[..., 2] = math.log(3), -math.log(3)
     masks = mask_probabilities(xp.asarray(logits), xp.asarray([2, 1]))
+    assert_library(xp, masks)
     assert_close(masks, [[[0.25]], [[0.75]]])
 
 
@@ -218,6 +221,7 @@ def test_pasting_is_the_slow_one(xp, boxes, bins, seed):
     masks = np.random.default_rng(seed).random((len(boxes), bins, bins))
     pasted = paste_masks(xp.asarray(masks), xp.asarray(np.array(boxes).reshape(-1, 4)), (12, 15))
     expected = [slow_paste(mask, box, (12, 15)) for mask, box in zip(masks, boxes, strict=True)]
+    assert_library(xp, pasted)
     assert_close(pasted, np.array(expected).reshape(-1, 12, 15), 1e-9)
 
 
@@ -227,9 +231,10 @@ def test_pasting_in_parts_is_pasting(xp, rng):
     masks, boxes = xp.asarray(masks), xp.asarray(boxes)
     together = to_host(paste_masks(masks, boxes, (12, 15)))
     for pixels, parts in ((1, 7), (2 * 12 * 15, 4), (10**6, 1)):
-        pasted = [to_host(part) for part in paste_in_parts(masks, boxes, (12, 15), pixels)]
+        pasted = list(paste_in_parts(masks, boxes, (12, 15), pixels))
         assert len(pasted) == parts
-        assert_close(np.concatenate(pasted), together)
+        assert_library(xp, *pasted)
+        assert_close(xp.concatenate(pasted), together)
     assert list(paste_in_parts(masks[:0], boxes[:0], (12, 15))) == []
 
 

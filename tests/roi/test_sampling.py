@@ -1,4 +1,4 @@
-"""What the heads should say."""
+"""What the heads should say. It is made on the host, where the labels are: with NumPy, whatever the network runs on."""
 
 import math
 

@@ -4,13 +4,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import cases
+from reference import assert_library, cases
 
 from mrcnn_scratch.backend import to_host
 from mrcnn_scratch.rpn import AnchorGenerator
 from mrcnn_scratch.rpn.anchors import cell_anchors
 
-# By hand
+
+def lay_out(xp, sizes, ratios, grids, image_size):
+    """All levels' anchors, laid out by ``xp`` and read on the host."""
+    levels = AnchorGenerator(sizes, ratios).levels(grids, image_size, xp)
+    assert_library(xp, *levels)
+    return to_host(xp.concatenate(levels))
+
+
+# By hand: the few anchors of one place, which are always made on the host
 
 
 def test_one_place():
@@ -33,9 +41,12 @@ def test_halves_round_to_even():
     assert cell_anchors([7], [1]).tolist() == [[-4, -4, 4, 4]]
 
 
-def test_two_levels():
+# By hand: laid out over the levels
+
+
+def test_two_levels(xp):
     """An 8 x 16 image with a level of 2 x 2 places and one of 1 x 1: strides 4 and 8 down, 8 and 16 right."""
-    anchors = AnchorGenerator([[4], [8]], [1.0])([(2, 2), (1, 1)], (8, 16))
+    anchors = lay_out(xp, [[4], [8]], [1.0], [(2, 2), (1, 1)], (8, 16))
     assert anchors.tolist() == [
         [-2, -2, 2, 2],  # row 0, column 0: centred on the corner of its cell
         [6, -2, 10, 2],  # row 0, column 1
@@ -45,8 +56,8 @@ def test_two_levels():
     ]
 
 
-def test_anchors_of_one_place_come_together():
-    anchors = AnchorGenerator([[2, 4]], [1.0])([(1, 2)], (8, 16))
+def test_anchors_of_one_place_come_together(xp):
+    anchors = lay_out(xp, [[2, 4]], [1.0], [(1, 2)], (8, 16))
     assert anchors[:, 2].tolist() == [1, 2, 9, 10]
 
 
@@ -67,7 +78,7 @@ def test_every_place_has_every_anchor(xp, grids, ratios, size):
 
 
 @given(grid=st.tuples(st.integers(1, 6), st.integers(1, 6)), ratios=RATIOS)
-def test_is_the_slow_one(grid, ratios):
+def test_is_the_slow_one(xp, grid, ratios):
     """Row by row, column by column, anchor by anchor."""
     rows, columns = grid
     stride_y, stride_x = 60 // rows, 60 // columns
@@ -77,7 +88,7 @@ def test_is_the_slow_one(grid, ratios):
         for x in range(columns)
         for dx1, dy1, dx2, dy2 in cell_anchors([16, 30], ratios).tolist()
     ]
-    assert AnchorGenerator([[16, 30]], ratios)([grid], (60, 60)).tolist() == expected
+    assert lay_out(xp, [[16, 30]], ratios, [grid], (60, 60)).tolist() == expected
 
 
 def test_as_many_levels_as_sizes():
@@ -89,8 +100,9 @@ def test_as_many_levels_as_sizes():
 
 
 @pytest.mark.parametrize("case", range(2))
-def test_reference(case):
+def test_reference(xp, case):
     case = cases("anchors")[case]
-    generator = AnchorGenerator(case["sizes"].tolist(), case["ratios"].tolist())
     grids = [tuple(grid) for grid in case["grid"].tolist()]
-    assert np.array_equal(generator(grids, tuple(case["image_size"].tolist())), case["anchors"])
+    image_size = tuple(case["image_size"].tolist())
+    anchors = lay_out(xp, case["sizes"].tolist(), case["ratios"].tolist(), grids, image_size)
+    assert np.array_equal(anchors, case["anchors"])

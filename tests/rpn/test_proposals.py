@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import assert_close
+from reference import assert_close, assert_library
 
 from mrcnn_scratch.backend import to_host
 from mrcnn_scratch.config import RPNConfig
@@ -21,6 +21,7 @@ def run(xp, objectness, deltas, anchors, sizes, *, training=False, **numbers):
         [xp.asarray(np.asarray(level, float)) for level in levels] for levels in (objectness, deltas, anchors)
     )
     found = propose(objectness, deltas, anchors, sizes, RPNConfig(**numbers), training=training)
+    assert_library(xp, *(array for image in found for array in image))
     return [(to_host(boxes), to_host(scores)) for boxes, scores in found]
 
 

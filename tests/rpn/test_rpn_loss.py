@@ -16,7 +16,7 @@ from mrcnn_scratch.rpn import RPNTargets, rpn_losses, rpn_targets
 EVERY = RPNConfig(samples=10**6)
 NO_BOXES = np.zeros((0, 4))
 
-# Targets by hand
+# Targets by hand. They are made on the host, where the labels are: with NumPy, whatever the network runs on.
 
 ANCHORS = np.array([(0, 0, 10, 10), (5, 0, 15, 10), (0, 0, 10, 8), (30, 30, 40, 40)], float)
 OBJECT = np.array([(0, 0, 10, 10)], float)

@@ -5,8 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 import torch_writer
-from reference import FIXTURES, assert_close, channels_last
+from layercheck import move
+from reference import FIXTURES, assert_close, assert_library, channels_last
 
+from mrcnn_scratch.backend import to_host
 from mrcnn_scratch.data.transforms import resize_boxes
 from mrcnn_scratch.errors import InputError
 from mrcnn_scratch.roi import paste_masks
@@ -42,6 +44,7 @@ def images():
 
 def close(actual, wanted, absolute):
     """Within ``absolute`` of it, in its own unit."""
+    actual = to_host(actual)
     assert actual.shape == wanted.shape
     np.testing.assert_allclose(actual, wanted, rtol=0, atol=absolute)
 
@@ -50,8 +53,8 @@ def close(actual, wanted, absolute):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_stage_of_inference(file):
-    model, wanted = load_torchvision(FIXTURES / file, **THIN), expected()
+def test_every_stage_of_inference(xp, file):
+    model, wanted = move(load_torchvision(FIXTURES / file, **THIN), xp), expected()
     batch = model.batch(images())
     assert [list(size) for size in batch.sizes] == wanted["batch_sizes"].tolist()
     close(batch.pixels, channels_last(wanted["batch"]), 1e-4)
@@ -66,7 +69,7 @@ def test_every_stage_of_inference(file):
         close(deltas[i], channels_last(wanted[f"rpn/{i}/deltas"]).reshape(3, -1, 4), 1e-4)
 
     anchors = model.anchors(features, batch.pixels)
-    assert np.array_equal(np.concatenate(anchors), wanted["anchors"])
+    assert np.array_equal(to_host(xp.concatenate(anchors)), wanted["anchors"])
 
     proposals = [boxes for boxes, _ in model.proposals(objectness, deltas, anchors, batch)]
     for i, boxes in enumerate(proposals):
@@ -76,15 +79,18 @@ def test_every_stage_of_inference(file):
     masks = model.detect_masks(features, found, batch)
     for i, size in enumerate(batch.original_sizes):
         boxes = resize_boxes(found[i].boxes, batch.sizes[i], size)
+        pasted = paste_masks(masks[i], boxes, size)
+        assert_library(xp, proposals[i], boxes, masks[i], pasted)
         close(boxes, wanted[f"detections/{i}/boxes"], 1e-2)
-        close(paste_masks(masks[i], boxes, size), wanted[f"detections/{i}/masks"][:, 0], 1e-3)
+        close(pasted, wanted[f"detections/{i}/masks"][:, 0], 1e-3)
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_detections(file):
+def test_detections(xp, file):
     """The same objects in the same order. A mask pixel may differ only where its probability is one half."""
     wanted = expected()
-    for i, found in enumerate(load_torchvision(FIXTURES / file, **THIN).detect(images())):
+    model = move(load_torchvision(FIXTURES / file, **THIN), xp)
+    for i, found in enumerate(model.detect(images())):
         assert len(found) > 10
         assert found.labels.tolist() == wanted[f"detections/{i}/labels"].tolist()
         close(found.boxes, wanted[f"detections/{i}/boxes"], 1e-2)
@@ -109,25 +115,28 @@ def training_example():
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_losses_and_gradients(file):
+def test_losses_and_gradients(xp, file):
     """In float64, with frozen statistics and every anchor and every proposal in the sample: nothing is random."""
     everything = {"norm": "frozen", "rpn_batch_size_per_image": 10**6, "box_batch_size_per_image": 10**6}
     model, wanted = load_torchvision(FIXTURES / file, **THIN, **everything).astype(np.float64), expected()
+    move(model, xp)
     losses, backward = model.losses(*training_example(), np.random.default_rng(0))
     assert {f"train/loss/{name}" for name in losses} == {key for key in wanted if key.startswith("train/loss/")}
     for name, loss in losses.items():
-        assert loss == pytest.approx(float(wanted[f"train/loss/{name}"]), rel=1e-6), name
+        assert_library(xp, loss)
+        assert to_host(loss) == pytest.approx(float(wanted[f"train/loss/{name}"]), rel=1e-6), name
 
     backward()
     names, checked = torchvision_names(model), set()
     for name, parameter in model.named_parameters():
         key, axes = names[name]
+        assert_library(xp, parameter.grad)
         assert_close(axes.to_torch(parameter.grad), wanted[f"train/grad/{key}"], 1e-5)
         checked.add(f"train/grad/{key}")
     assert checked == {key for key in wanted if key.startswith("train/grad/")}
 
 
-# Names and files
+# Names and files. Files are read on the host: with NumPy only, but for what a network on a device does with them.
 
 
 def write_pth(path, state, style="zip"):
@@ -205,9 +214,9 @@ def test_axes_by_hand(tmp_path):
     assert ours["box_head.fully_connected.0.weight"][here, 33] == first[33, there]
 
 
-def test_saved_and_read_again(tmp_path):
+def test_saved_and_read_again(xp, tmp_path):
     """In torchvision's names and axis orders: the very arrays that were loaded; and as a .pth they load again."""
-    model, state = load_torchvision(FIXTURES / FILES[0]), thin_state()
+    model, state = move(load_torchvision(FIXTURES / FILES[0]), xp), thin_state()
     path = tmp_path / "weights.npz"
     save_torchvision(model, path)
     with np.load(path, allow_pickle=False) as archive:
@@ -293,12 +302,12 @@ SMALL = {"min_size": 64, "max_size": 64, "rpn_pre_nms_top_n_test": 50, "rpn_post
 
 
 @pytest.mark.parametrize("style", torch_writer.FORMATS)
-def test_resnet_50(tmp_path, style):
+def test_resnet_50(xp, tmp_path, style):
     """3, 4, 6, 3 bottlenecks, two linear layers, four convolutions for masks, 91 labels: the published net, thin."""
     state = random_state("bottleneck", (3, 4, 6, 3), classes=91)
     # 53 convolutions with 4 numbers a channel of their norms; pyramid, RPN, box head and mask head have biases instead.
     assert len(state) == 53 * (1 + 4) + 2 * (8 + 3 + 4 + 6)
-    model = load_torchvision(write_pth(tmp_path / "resnet50.pth", state, style), **SMALL)
+    model = move(load_torchvision(write_pth(tmp_path / "resnet50.pth", state, style), **SMALL), xp)
     assert [stage.blocks for stage in model.config.backbone.stages] == [3, 4, 6, 3]
     assert model.config.backbone.block == "bottleneck"
     assert model.config.roi.mask_head == (4, 4, 4, 4)
@@ -308,10 +317,10 @@ def test_resnet_50(tmp_path, style):
     assert np.isfinite(found[0].boxes).all()
 
 
-def test_resnet_18(tmp_path):
+def test_resnet_18(xp, tmp_path):
     """2, 2, 2, 2 basic blocks; the first stage has no shortcut to convolve."""
     state = random_state("basic", (2, 2, 2, 2), width=4)
-    model = load_torchvision(write_pth(tmp_path / "resnet18.pth", state), **SMALL)
+    model = move(load_torchvision(write_pth(tmp_path / "resnet18.pth", state), **SMALL), xp)
     assert model.config.backbone.block == "basic"
     assert model.config.classes == ("class 1", "class 2", "class 3")
     found = model.detect([np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)])

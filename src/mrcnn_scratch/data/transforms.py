@@ -37,8 +37,9 @@ def make_batch(images: Sequence[Array], config: TransformConfig, like: Array) ->
     sizes = [resized_size(size, config) for size in original_sizes]
     height, width = (math.ceil(max(side) / config.divisor) * config.divisor for side in zip(*sizes, strict=True))
     pixels = xp.zeros((len(images), height, width, 3), dtype=like.dtype)
+    mean, std = (xp.asarray(values, dtype=like.dtype) for values in (config.mean, config.std))
     for i, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
-        pixels[i, :h, :w] = resize_bilinear(normalise(to_device(image, like=like), config, like.dtype), (h, w))
+        pixels[i, :h, :w] = resize_bilinear(normalise(to_device(image, like=like), mean, std), (h, w))
     return Batch(pixels, sizes, original_sizes)
 
 
@@ -91,11 +92,9 @@ def resized_size(size: tuple[int, int], config: TransformConfig) -> tuple[int, i
     return max(1, math.floor(size[0] * scale)), max(1, math.floor(size[1] * scale))
 
 
-def normalise(image: Array, config: TransformConfig, dtype: object) -> Array:
-    """uint8 (H, W, 3) to ``(image / 255 - mean) / std`` of ``dtype``."""
-    xp = array_module(image)
-    mean, std = (xp.asarray(values, dtype=dtype) for values in (config.mean, config.std))
-    return (image.astype(dtype) / 255 - mean) / std
+def normalise(image: Array, mean: Array, std: Array) -> Array:
+    """uint8 (H, W, 3) to ``(image / 255 - mean) / std``, with ``mean`` and ``std`` (3,) of the float type wanted."""
+    return (image.astype(mean.dtype) / 255 - mean) / std
 
 
 def resize_bilinear(x: Array, size: tuple[int, int]) -> Array:

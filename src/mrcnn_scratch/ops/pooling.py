@@ -38,7 +38,7 @@ def max_pool2d(x: Array, *, kernel_size: int, stride: int, padding: int = 0) -> 
     y = padded[taps[0]]
     winner = xp.zeros(y.shape, dtype=xp.uint8 if len(taps) <= 256 else xp.int64)  # which place won: (N, OH, OW, C)
     for k, tap in enumerate(taps[1:], start=1):
-        winner[padded[tap] > y] = k
+        xp.copyto(winner, k, where=padded[tap] > y)  # unlike winner[...] = k this does not make a GPU count first
         y = xp.maximum(y, padded[tap])
 
     def backward(dy: Array) -> Array:

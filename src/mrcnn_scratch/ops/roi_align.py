@@ -163,12 +163,16 @@ def _groups(y_axis: _Axis, x_axis: _Axis, batch_indices: Array, most: int) -> li
         return []
     numbers = xp.stack([*y_axis.reach(), *x_axis.reach(), batch_indices.astype(y_axis.weights.dtype)])
     *ends, images = to_host(numbers).astype(np.int64)  # (R,) each: top, bottom, left, right; and the image
-    groups = []
-    for image in np.unique(images).tolist():
-        for chosen in _neighbours(np.flatnonzero(images == image), ends, most):
-            top, bottom, left, right = (f(e[chosen]) for f, e in zip((min, max) * 2, ends, strict=True))
-            rows, columns = slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
-            groups.append(_Group(to_device(chosen, like=batch_indices), image, rows, columns))
+    members = [
+        chosen for image in np.unique(images) for chosen in _neighbours(np.flatnonzero(images == image), ends, most)
+    ]
+    on_device = to_device(np.concatenate(members), like=batch_indices)  # one copy for all groups
+    groups, start = [], 0
+    for chosen in members:
+        top, bottom, left, right = (int(f(e[chosen])) for f, e in zip((min, max) * 2, ends, strict=True))
+        boxes = on_device[start : start + len(chosen)]
+        groups.append(_Group(boxes, int(images[chosen[0]]), slice(top, bottom + 1), slice(left, right + 1)))
+        start += len(chosen)
     return groups
 
 

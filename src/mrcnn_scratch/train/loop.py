@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..backend import Array, single_threaded_blas, to_device, to_host
+from ..backend import Array, array_module, single_threaded_blas, to_device, to_host
 from ..config import TrainingConfig
 from ..data.augment import augment
 from ..errors import InputError
@@ -73,7 +73,10 @@ class Trainer:
         before = [(array, array.value) for _, array in self.model.named_arrays()]
         self.optimiser.zero_grad()
         losses, backward = self.model.losses(images, targets, rng)
-        values = {name: float(loss) for name, loss in losses.items()}
+        stacked = array_module(self.model.like).stack(
+            list(losses.values())
+        )  # the GPU is waited for once, not five times
+        values = dict(zip(losses, to_host(stacked).tolist(), strict=True))
         total = sum(values.values())
         self._require_finite("loss", total, numbers, before)
         backward()
