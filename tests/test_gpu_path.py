@@ -16,14 +16,14 @@ from PIL import Image
 from reference import assert_close
 from tiny import TINY, assert_same_arrays, tiny_model, tiny_trainer
 
-from mrcnn_scratch import cli
+from mrcnn_scratch import cli, commands
 from mrcnn_scratch.backend import array_module, load_cupy, to_host
 from mrcnn_scratch.config import SHAPES, TrainingConfig
 from mrcnn_scratch.data.shapes import ShapesDataset
 from mrcnn_scratch.errors import InputError
 from mrcnn_scratch.mask_rcnn import MaskRCNN
 from mrcnn_scratch.train import Trainer
-from mrcnn_scratch.train import run as run_module
+from mrcnn_scratch.train import data as data_module
 from mrcnn_scratch.train.checkpoint import load_checkpoint, save_checkpoint
 from mrcnn_scratch.weights import load_shapes
 
@@ -210,8 +210,8 @@ def test_the_budget_notices_a_loop_over_boxes(monkeypatch):
 
 def test_train_evaluate_and_detect_on_the_gpu(tmp_path, monkeypatch):
     """The whole path behind ``--device gpu``, on the double."""
-    monkeypatch.setattr(cli, "SHAPES", TINY)
-    monkeypatch.setattr(run_module, "HELD_OUT_SCENES", 2)
+    monkeypatch.setattr(commands, "SHAPES", TINY)
+    monkeypatch.setattr(data_module, "HELD_OUT_SCENES", 2)
     Image.fromarray(ShapesDataset(0, 1)[0][0]).save(tmp_path / "scene.png")
     with strict_cupy():
         for command in (

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reference import assert_library, cases
 
 from mrcnn_scratch.backend import to_host
-from mrcnn_scratch.matching import BELOW_LOW, BETWEEN, match, sample_balanced
+from mrcnn_scratch.matching import BELOW_LOW, BETWEEN, leave_out, match, sample_balanced
 
 # By hand
 
@@ -175,3 +175,17 @@ def test_each_candidate_is_as_likely_as_the_next(xp):
 def test_match_is_torchvision_s(xp, case):
     options = float(case["high"]), float(case["low"]), bool(case["allow_low_quality"])
     assert matched(xp, case["iou"], *options) == case["matched"].tolist()
+
+
+# Crowds
+
+
+def test_a_negative_mostly_in_a_crowd_is_left_out():
+    """Of the boxes 0 %, 60 %, 70 %, 100 % lie in the region; the last one is a positive and stays one."""
+    boxes = np.array([(20, 0, 30, 10), (-4, 0, 6, 10), (-3, 0, 7, 10), (1, 1, 5, 5), (1, 1, 9, 9)], float)
+    region = np.array([(0, 0, 10, 10)], float)
+    matched = np.array([BELOW_LOW, BELOW_LOW, BELOW_LOW, BELOW_LOW, 0])
+    assert leave_out(matched, boxes, region).tolist() == [-1, -1, -2, -2, 0]
+    assert leave_out(matched, boxes, region[:0]).tolist() == matched.tolist()
+    elsewhere = np.array([(50, 50, 60, 60), (0, 0, 10, 10)], float)
+    assert leave_out(matched, boxes, elsewhere).tolist() == [-1, -1, -2, -2, 0]

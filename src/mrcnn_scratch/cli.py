@@ -1,56 +1,42 @@
-"""The command line: ``mrcnn-scratch train | evaluate | detect``."""
+"""The command line: ``mrcnn-scratch train | evaluate | detect | inspect | shapes``. What the commands do is in
+``commands``."""
 
 import argparse
-import json
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from . import __version__, visualize
+from . import __version__, commands, visualize
 from .backend import keep_freed_memory
-from .config import SHAPES, TrainingConfig
-from .data.images import read_image
-from .data.rle import encode_rle
-from .data.shapes import HELD_OUT, ShapesDataset
+from .config import OWN_IMAGES, OWN_TRAINING, TrainingConfig
 from .errors import InputError
-from .evaluation import evaluate, format_table
-from .files import write_atomically
-from .mask_rcnn import MaskRCNN
-from .structures import Detections
-from .train.run import Stopped, check_writable, detect_all, load_run, make_folder, train
-from .weights import open_model
+from .train.run import Stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 when it went well, 2 when the input was wrong (one line says how), 130 when it was stopped by Ctrl-C.
+        0 when it went well, 1 when ``inspect`` found something bad, 2 when the input was wrong (one line says how), 130
+        when it was stopped by Ctrl-C.
     """
     options = build_parser().parse_args(arguments)
     keep_freed_memory()
     try:
         return int(options.run(options))
     except InputError as error:
-        _complain(error)
+        commands.complain(error)
         return 2
     except Stopped as stop:
-        _complain(stop)
+        commands.complain(stop)
         return 130
     except KeyboardInterrupt:
-        _complain("stopped")
+        commands.complain("stopped")
         return 130
-
-
-def _complain(reason: object) -> None:
-    """One line, whatever the reason holds: a file's name may hold line ends."""
-    print("mrcnn-scratch:", " ".join(str(reason).split()), file=sys.stderr)
+    except BrokenPipeError:  # | head
+        sys.stderr.close()
+        return 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,72 +45,121 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mrcnn-scratch", description="Mask R-CNN written out by hand: train it, measure it, use it."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands)
-    _add_evaluate(commands)
-    _add_detect(commands)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_train, _add_evaluate, _add_detect, _add_inspect, _add_shapes):
+        add(subparsers)
     return parser
 
 
-def _add_train(commands: Any) -> None:
-    default = TrainingConfig()
-    command = commands.add_parser(
+def _add_train(subparsers: Any) -> None:
+    shapes, own = TrainingConfig(), OWN_TRAINING
+    command = subparsers.add_parser(
         "train",
-        help="train a network on toy shapes",
-        description="Train a network from scratch on toy shapes. DIR then holds config.json, metrics.csv, "
-        "checkpoint.npz, model.npz, curves.png and detections.png, and the AP on held-out scenes is printed.",
+        help="train a network on toy shapes, or on your own labelled pictures",
+        description="Train a network on toy shapes, or with --data on your own pictures. DIR then holds config.toml, "
+        "metrics.csv, checkpoint.npz, model.npz, curves.png and detections.png, and the AP on held-out images is "
+        "printed. Where a default is different for your own pictures, it is given second.",
     )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for all that the run leaves")
+    _add_data(command, "train on")
     command.add_argument(
-        "--steps", type=_at_least(1), metavar="N", help=f"updates of the weights (default {default.steps})"
+        "--val-data", metavar="JSON", help="COCO instances file to measure on (default: that of --data)"
     )
+    command.add_argument("--val-image-dir", metavar="DIR", help="folder of its pictures")
+    command.add_argument("--start", metavar="MODEL", help="start from this network instead of random weights")
+    command.add_argument("--config", type=Path, metavar="TOML", help="settings by name, such as a run's config.toml")
+    numbers = {
+        "--steps": (_at_least(1), "N", f"updates of the weights (default {shapes.steps}, {own.steps})"),
+        "--batch-size": (_at_least(1), "B", f"images per step (default {shapes.batch_size}, {own.batch_size})"),
+        "--images": (_at_least(0), "N", f"toy scenes; 0: fresh ones for ever (default {shapes.images})"),
+        "--seed": (_at_least(0), "S", f"decides every random choice (default {shapes.seed})"),
+        "--lr": (_positive, "RATE", f"highest learning rate (default {shapes.lr}, {own.lr})"),
+    }
+    for name, (kind, metavar, text) in numbers.items():
+        command.add_argument(name, type=kind, metavar=metavar, help=text)
+    command.add_argument("--schedule", choices=("cosine", "step"), help=f"how it falls (default {shapes.schedule})")
+    command.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror half of the images (default)")
     command.add_argument(
-        "--batch-size", type=_at_least(1), metavar="B", help=f"images per step (default {default.batch_size})"
+        "--colours",
+        action=argparse.BooleanOptionalAction,
+        help="permute and negate colours (default on toy shapes, where they mean nothing)",
     )
-    command.add_argument(
-        "--images",
-        type=_at_least(0),
-        metavar="N",
-        help=f"scenes to train on; 0: fresh scenes for ever (default {default.images})",
-    )
-    command.add_argument(
-        "--seed", type=_at_least(0), metavar="S", help=f"decides every random choice (default {default.seed})"
-    )
-    command.add_argument("--lr", type=_positive, metavar="RATE", help=f"highest learning rate (default {default.lr})")
-    command.add_argument("--schedule", choices=("cosine", "step"), help=f"how it falls (default {default.schedule})")
+    _add_sizes(command)
     command.add_argument(
         "--resume", action="store_true", help="go on with the run in DIR, to the same weights, bit for bit"
     )
     _add_device(command)
-    command.set_defaults(run=_train)
+    command.set_defaults(run=commands.train)
 
 
-def _add_evaluate(commands: Any) -> None:
-    command = commands.add_parser(
+def _add_evaluate(subparsers: Any) -> None:
+    command = subparsers.add_parser(
         "evaluate",
-        help="measure AP on held-out toy scenes",
-        description="COCO AP of boxes and masks on toy scenes that no training run has seen.",
+        help="measure AP on held-out toy scenes, or on your own labelled pictures",
+        description="COCO AP of boxes and masks: on toy scenes that no training run has seen, or with --data on yours.",
     )
     _add_model(command)
-    command.add_argument("--images", type=_at_least(1), default=200, metavar="N", help="scenes (default %(default)s)")
-    command.add_argument("--seed", type=_at_least(0), default=0, metavar="S", help="which scenes (default %(default)s)")
+    _add_data(command, "measure on")
+    command.add_argument("--images", type=_at_least(1), metavar="N", help="toy scenes (default 200)")
+    command.add_argument("--seed", type=_at_least(0), metavar="S", help="which toy scenes (default 0)")
     command.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    command.add_argument("--results", type=Path, metavar="FILE", help="write every detection there, as COCO results")
     _add_device(command)
-    command.set_defaults(run=_evaluate)
+    command.set_defaults(run=commands.evaluate)
 
 
-def _add_detect(commands: Any) -> None:
-    command = commands.add_parser(
+def _add_detect(subparsers: Any) -> None:
+    command = subparsers.add_parser(
         "detect",
         help="find the objects in pictures",
-        description="For every IMAGE, DIR gets the detections in COCO results form (.json), and an overlay (.png) of "
-        f"those with a score of {visualize.SHOWN_SCORE} or more.",
+        description="For every picture, DIR gets all detections in COCO results form (.json), and an overlay (.png) of "
+        "those with at least the score asked for.",
     )
     _add_model(command)
-    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="any picture that Pillow reads")
+    command.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="pictures, folders of pictures, or patterns such as 'a/*.jpg'"
+    )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for overlays and results")
+    command.add_argument(
+        "--score",
+        type=_probability,
+        default=visualize.SHOWN_SCORE,
+        metavar="S",
+        help="the least score to draw, from 0 to 1 (default %(default)s)",
+    )
+    command.add_argument("--masks", action="store_true", help="also write each mask drawn as a black and white .png")
     _add_device(command)
-    command.set_defaults(run=_detect)
+    command.set_defaults(run=commands.detect)
+
+
+def _add_inspect(subparsers: Any) -> None:
+    command = subparsers.add_parser(
+        "inspect",
+        help="look at labelled pictures before a long run",
+        description="Counts and sizes of the objects of a COCO instances file, how the anchors fit them, what is wrong "
+        "with which annotation, and a sheet of pictures. Ends with 1 if something is wrong.",
+    )
+    command.add_argument("data", metavar="JSON", help="COCO instances file")
+    command.add_argument("--image-dir", required=True, metavar="DIR", help="folder of its pictures")
+    command.add_argument(
+        "--sheet", type=Path, default=Path("contact-sheet.png"), metavar="PNG", help="the sheet (default %(default)s)"
+    )
+    command.add_argument("--config", type=Path, metavar="TOML", help="settings that training will have")
+    _add_sizes(command)
+    command.set_defaults(run=commands.inspect)
+
+
+def _add_shapes(subparsers: Any) -> None:
+    command = subparsers.add_parser(
+        "shapes",
+        help="write toy scenes as pictures and a COCO instances file",
+        description="DIR gets images/000001.png, ... and annotations.json: the toy scenes for any other tool.",
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder that must not hold any yet")
+    command.add_argument("--images", type=_at_least(1), default=100, metavar="N", help="how many (default %(default)s)")
+    command.add_argument("--seed", type=_at_least(0), default=0, metavar="S", help="which (default %(default)s)")
+    command.add_argument("--held-out", action="store_true", help="the scenes that evaluate measures on")
+    command.set_defaults(run=commands.shapes)
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
@@ -135,126 +170,34 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_data(command: argparse.ArgumentParser, purpose: str) -> None:
+    command.add_argument("--data", metavar="JSON", help=f"COCO instances file to {purpose} (default: toy shapes)")
+    command.add_argument("--image-dir", metavar="DIR", help="folder of its pictures")
+    command.add_argument("--skip-bad", action="store_true", default=None, help="leave out bad annotations and images")
+
+
+def _add_sizes(command: argparse.ArgumentParser) -> None:
+    low, high = OWN_IMAGES.transform.min_size, OWN_IMAGES.transform.max_size
+    command.add_argument(
+        "--min-size",
+        type=_at_least(1),
+        metavar="PIXELS",
+        help=f"pictures are resized until their short side is this (default 128, {low}) ...",
+    )
+    command.add_argument(
+        "--max-size", type=_at_least(1), metavar="PIXELS", help=f"... or their long side this (default 128, {high})"
+    )
+
+
 def _add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", choices=("cpu", "gpu"), default="cpu", help="where to compute (default %(default)s)"
     )
 
 
-def _train(options: argparse.Namespace) -> int:
-    names = {field.name for field in fields(TrainingConfig)}
-    given = {name: value for name, value in vars(options).items() if name in names and value is not None}
-    config = replace(TrainingConfig(), **given)
-    if options.resume:
-        _check_unchanged(options.out, given)
-    print(train(options.out, SHAPES, config, device=options.device, resume=options.resume))
-    print(f"\nDetections beside the truth: {options.out / 'detections.png'}\nCurves: {options.out / 'curves.png'}")
-    return 0
-
-
-def _check_unchanged(out: Path, given: dict[str, Any]) -> None:
-    """A resumed run has its settings; refuse others, which would make it another run."""
-    saved = load_run(out).training
-    for name, value in given.items():
-        if saved.get(name) != value:
-            option = "--" + name.replace("_", "-")
-            raise InputError(
-                f"the run in {out} has {option} {saved.get(name)}, not {value}: leave {option} out to go on with it"
-            )
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    model = _model(options)
-    scenes = ShapesDataset(options.seed, options.images, first=HELD_OUT)
-    if len(model.config.classes) != len(scenes.classes):
-        raise InputError(
-            f"{options.model} knows {len(model.config.classes)} classes; toy scenes have {len(scenes.classes)}"
-        )
-    if options.json is not None:  # better known now than after minutes of work
-        if options.json.is_dir():
-            raise InputError(f"cannot write {options.json}: it is a folder")
-        check_writable(options.json.parent)
-    result = evaluate(*detect_all(model, scenes), scenes.classes)
-    print(format_table(result, scenes.classes))
-    if options.json is not None:
-        _write_json(options.json, _nan_to_none(result))
-    return 0
-
-
-def _detect(options: argparse.Namespace) -> int:
-    model = _model(options)
-    names = _output_names(options.images, options.out)
-    make_folder(options.out)
-    failures = 0
-    for path, name in zip(options.images, names, strict=True):
-        try:
-            image = read_image(path)
-        except InputError as error:
-            _complain(error)
-            failures += 1
-            continue
-        found = model.detect([image])[0]
-        shown = found.above(visualize.SHOWN_SCORE)
-        picture = Image.fromarray(visualize.overlay(image, shown, model.config.classes))
-        write_atomically(options.out / f"{name}.png", lambda file, p=picture: p.save(file, "PNG"))  # type: ignore[misc]
-        _write_json(options.out / f"{name}.json", coco_results(found, path.name))
-        counts = ", ".join(
-            f"{n} {model.config.classes[k - 1]}"
-            for k, n in zip(*np.unique(shown.labels, return_counts=True), strict=True)
-        )
-        print(f"{path}: {counts or 'nothing found'}")
-    return 2 if failures else 0
-
-
-def coco_results(found: Detections, image_id: str | int) -> list[dict[str, Any]]:
-    """Detections in COCO's results form: boxes as x, y, width, height, masks as compressed run lengths."""
-    rows = []
-    for (x1, y1, x2, y2), label, score, mask in zip(
-        found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), found.masks, strict=True
-    ):
-        rows.append(
-            {
-                "image_id": image_id,
-                "category_id": label,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "score": score,
-                "segmentation": encode_rle(mask),
-            }
-        )
-    return rows
-
-
-def _output_names(images: Sequence[Path], out: Path) -> list[str]:
-    """One name per image: its own without the ending, or with it where two would meet."""
-    stems = [path.stem for path in images]
-    names = [path.name if stems.count(path.stem) > 1 else path.stem for path in images]
-    if len(set(names)) < len(names):
-        raise InputError("two images have the same name: detect them into different folders")
-    for path, name in zip(images, names, strict=True):
-        if path.resolve() == (out / f"{name}.png").resolve():
-            raise InputError(f"the overlay would overwrite {path}: choose another --out")
-    return names
-
-
-def _model(options: argparse.Namespace) -> MaskRCNN:
-    return open_model(options.model).to(options.device)
-
-
-def _nan_to_none(value: Any) -> Any:
-    """JSON has no NaN, which is the AP of a class without objects."""
-    if isinstance(value, dict):
-        return {key: _nan_to_none(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _write_json(path: Path, value: Any) -> None:
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
 def _at_least(lowest: int) -> Any:
     def whole_number(text: str) -> int:
-        if not text.isdecimal() or int(text) < lowest:
+        if not text.isdecimal() or not text.isascii() or len(text) > 18 or int(text) < lowest:
             raise argparse.ArgumentTypeError(f"must be a whole number, at least {lowest}, not {text!r}")
         return int(text)
 
@@ -262,13 +205,24 @@ def _at_least(lowest: int) -> Any:
 
 
 def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = _number(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return value
+
+
+def _probability(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,12 @@ def _require_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise InputError(f"configuration: {name} must be {' or '.join(choices)}, not {value!r}")
 
 
+def _require_at_least(prefix: str, settings: Any, lowest: float, names: str) -> None:
+    for name in names.split():
+        if not getattr(settings, name) >= lowest:
+            raise InputError(f"configuration: {prefix}.{name} must be at least {lowest}, not {getattr(settings, name)}")
+
+
 @dataclass(frozen=True)
 class TransformConfig:
     """From the user's image to the network's input (Faster R-CNN, section 4)."""
@@ -29,6 +35,9 @@ class TransformConfig:
     """Of R, G, B in [0, 1], divided by: ImageNet's."""
     divisor: int = 32
     """Both sides are padded to a multiple of this, so that every stride divides them."""
+
+    def __post_init__(self) -> None:
+        _require_at_least("transform", self, 1, "min_size max_size divisor")
 
 
 @dataclass(frozen=True)
@@ -160,9 +169,28 @@ class Config:
 
 
 @dataclass(frozen=True)
+class DataConfig:
+    """Your own labelled images, in COCO's instances format. All empty: toy shapes."""
+
+    annotations: str = ""
+    """The JSON file to train on ..."""
+    images: str = ""
+    """... and the folder of its pictures."""
+    val_annotations: str = ""
+    """The JSON file to measure on in the end; without one that is the training data ..."""
+    val_images: str = ""
+    """... and the folder of its pictures."""
+    skip_bad: bool = False
+    """Go on without bad annotations and images, instead of stopping."""
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """One training run."""
 
+    data: DataConfig = field(default_factory=DataConfig)
+    start: str = ""
+    """A trained network to start from, as the commands name one; empty for fresh weights."""
     steps: int = 1500
     batch_size: int = 8
     images: int = 500
@@ -189,29 +217,37 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _require_one_of("training.schedule", self.schedule, ("cosine", "step"))
+        _require_at_least("training", self, 1, "steps batch_size checkpoint_every")
+        _require_at_least("training", self, 0, "images seed lr warmup momentum weight_decay clip_norm")
 
 
 SHAPES = Config()
 """The named configuration ``shapes``."""
 
+OWN_IMAGES = replace(SHAPES, transform=TransformConfig(256, 384))
+"""What a network for your own pictures starts from: the same one, on larger images."""
 
-def config_from_dict(values: dict[str, Any]) -> Config:
-    """The inverse of :meth:`Config.to_dict`; missing entries keep their defaults.
+OWN_TRAINING = TrainingConfig(steps=500, batch_size=4, lr=0.02, warmup=50, colours=False, checkpoint_every=50)
+"""How it is trained: fewer steps, of fewer images, whose colours mean something."""
+
+
+def config_from_dict(values: dict[str, Any], default: Config = SHAPES) -> Config:
+    """The inverse of :meth:`Config.to_dict`; missing entries are as in ``default``.
 
     Raises:
         InputError: an entry has no such name, or a value of another kind.
     """
-    config: Config = _update(SHAPES, values, "")
+    config: Config = _update(default, values, "")
     return config
 
 
-def training_from_dict(values: dict[str, Any]) -> TrainingConfig:
-    """A :class:`TrainingConfig` from its settings by name; missing entries keep their defaults.
+def training_from_dict(values: dict[str, Any], default: TrainingConfig | None = None) -> TrainingConfig:
+    """A :class:`TrainingConfig` from its settings by name; missing entries are as in ``default``.
 
     Raises:
         InputError: an entry has no such name, or a value of another kind.
     """
-    config: TrainingConfig = _update(TrainingConfig(), values, "training")
+    config: TrainingConfig = _update(TrainingConfig() if default is None else default, values, "training")
     return config
 
 

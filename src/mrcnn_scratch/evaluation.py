@@ -182,7 +182,7 @@ def format_table(result: dict[str, dict[str, Any]], classes: Sequence[str]) -> s
 
 def _check_image(found: Detections, target: Target, classes: int, where: str) -> None:
     for name, one in (("detections", found), ("target", target)):
-        if len({len(array) for array in vars(one).values()}) > 1:
+        if len({len(array) for field, array in vars(one).items() if field != "ignore"}) > 1:
             raise InputError(f"{where}: the arrays of the {name} differ in length: give one entry an object")
     labels = np.concatenate([found.labels, target.labels])
     wrong = labels[(labels < 1) | (labels > classes)]

@@ -7,6 +7,7 @@ import numpy as np
 
 from .backbone import FPN, ResNet
 from .backend import Array, array_module, single_threaded_blas, to_device, to_host
+from .boxes import clip_boxes
 from .config import SHAPES, Config
 from .data.transforms import Batch, check_target, make_batch, resize_boxes, resize_target
 from .errors import InputError
@@ -224,7 +225,7 @@ class MaskRCNN(Layer):
         ends = np.cumsum([len(boxes) for boxes in proposals])[:-1]
         xp = array_module(batch.pixels)
         proposals = np.split(to_host(xp.concatenate(proposals)), ends)  # together: the GPU is waited for once
-        sample = rpn_targets(to_host(xp.concatenate(anchors)), [t.boxes for t in targets], self.config.rpn, rng)
+        sample = rpn_targets(to_host(xp.concatenate(anchors)), targets, self.config.rpn, rng)
         (loss_objectness, loss_box), backward_losses = rpn_losses(
             xp.concatenate(objectness, axis=1), xp.concatenate(deltas, axis=1), sample, self.config.rpn
         )
@@ -278,7 +279,8 @@ class MaskRCNN(Layer):
         resized = []
         for i, (target, size, original) in enumerate(zip(targets, batch.sizes, batch.original_sizes, strict=True)):
             check_target(target, original, len(self.config.classes), f"image {i}")
-            resized.append(resize_target(target.without_crowds(), original, size))
+            inside = replace(target, boxes=clip_boxes(target.boxes, original))  # some tools' boxes reach beyond
+            resized.append(resize_target(inside.without_crowds(), original, size))
         return resized
 
     # Fine-tuning.

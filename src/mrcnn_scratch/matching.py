@@ -3,9 +3,13 @@
 import numpy as np
 
 from .backend import Array, array_module, to_device, to_host
+from .boxes import box_area
 
 BELOW_LOW = -1
 BETWEEN = -2
+
+CROWD_SHARE = 0.7
+"""A candidate with this part of its area in a crowd region is no background."""
 
 
 def match(iou: Array, *, high: float, low: float, allow_low_quality: bool) -> Array:
@@ -32,6 +36,28 @@ def match(iou: Array, *, high: float, low: float, allow_low_quality: bool) -> Ar
         is_best = (iou == iou.max(axis=1, keepdims=True)).any(axis=0)
         matched = xp.where(is_best, best_object, matched)
     return matched.astype(xp.int64)
+
+
+def leave_out(matched: Array, candidates: Array, regions: Array) -> Array:
+    """``matched``, with the negatives that lie mostly in one of ``regions`` made neither positive nor negative.
+
+    In a crowd region COCO's labellers did not draw the single objects: what a network finds there is not wrong.
+
+    Args:
+        matched: (A,) as :func:`match` returns it.
+        candidates: (A, 4) in pixels.
+        regions: (C, 4) in pixels.
+
+    Returns:
+        (A,) int64. "Mostly" is :data:`CROWD_SHARE` of the candidate's area (Detectron's ``CROWD_FILTER_THRESH``).
+    """
+    if len(regions) == 0:
+        return matched
+    corner = np.maximum(candidates[:, None, :2], regions[:, :2])  # (A, C, 2)
+    sides = np.maximum(np.minimum(candidates[:, None, 2:], regions[:, 2:]) - corner, 0)
+    shared = sides[..., 0] * sides[..., 1]  # (A, C) square pixels
+    inside = (shared >= CROWD_SHARE * np.maximum(box_area(candidates), 1e-6)[:, None]).any(axis=1)
+    return np.where((matched == BELOW_LOW) & inside, BETWEEN, matched)
 
 
 def sample_balanced(matched: Array, *, size: int, positive_fraction: float, rng: np.random.Generator) -> Array:

@@ -18,6 +18,8 @@ class Target:
         crowd: (G,) bool, COCO's ``iscrowd``: neither an object to learn nor a mistake to find. All False by default.
         areas: (G,) float64, pixels, COCO's ``area``, by which evaluation sorts objects into small, medium and
             large. By default the number of pixels in the mask.
+        ignore: (C, 4) boxes of crowd regions that were taken out: what lies in one is nobody's background. None by
+            default.
     """
 
     boxes: Array
@@ -25,12 +27,15 @@ class Target:
     masks: Array
     crowd: Array = None
     areas: Array = None
+    ignore: Array = None
 
     def __post_init__(self) -> None:
         if self.crowd is None:
             object.__setattr__(self, "crowd", np.zeros(len(self.labels), bool))
         if self.areas is None:
             object.__setattr__(self, "areas", self.masks.sum(axis=(1, 2), dtype=np.float64))
+        if self.ignore is None:
+            object.__setattr__(self, "ignore", np.zeros((0, 4), np.float32))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,7 +45,14 @@ class Target:
         if not self.crowd.any():
             return self
         kept = ~self.crowd
-        return Target(self.boxes[kept], self.labels[kept], self.masks[kept], self.crowd[kept], self.areas[kept])
+        return Target(
+            self.boxes[kept],
+            self.labels[kept],
+            self.masks[kept],
+            self.crowd[kept],
+            self.areas[kept],
+            np.concatenate([self.ignore, self.boxes[self.crowd]]),
+        )
 
 
 @dataclass(frozen=True)

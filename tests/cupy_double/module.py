@@ -3,7 +3,6 @@
 import contextlib
 import sys
 import types
-from unittest import mock
 
 import numpy as np
 
@@ -238,5 +237,12 @@ def strict_cupy():
         )
     )
     cupyx.scatter_add = lambda a, slices, value: cupy.add.at(a, slices, value)
-    with mock.patch.dict(sys.modules, {"cupy": cupy, "cupyx": cupyx}):
+    before = {name: sys.modules.get(name) for name in ("cupy", "cupyx")}
+    sys.modules |= {"cupy": cupy, "cupyx": cupyx}
+    try:
         yield cupy
+    finally:
+        for name, module in before.items():
+            sys.modules.pop(name)
+            if module is not None:
+                sys.modules[name] = module

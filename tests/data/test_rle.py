@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from mrcnn_scratch.data.rle import compress_counts, decode_runs, encode_rle, expand_counts, run_lengths
+from mrcnn_scratch.data.rle import (
+    MOST_PIXELS,
+    compress_counts,
+    decode_rle,
+    decode_runs,
+    encode_rle,
+    expand_counts,
+    run_lengths,
+)
 from mrcnn_scratch.errors import InputError
 
 # By hand
@@ -64,6 +72,16 @@ def test_random_masks(drawn):
     assert np.array_equal(decoded, mask)
 
 
+@given(drawn=MASKS)
+def test_both_forms_in_a_file(drawn):
+    mask = random_mask(*drawn)
+    size = list(mask.shape)
+    assert np.array_equal(decode_rle(encode_rle(mask), mask.shape), mask)
+    assert np.array_equal(decode_rle({"size": size, "counts": run_lengths(mask)}, mask.shape), mask)
+    theirs = coco.frPyObjects({"size": size, "counts": run_lengths(mask)}, *size)
+    assert theirs["counts"].decode() == encode_rle(mask)["counts"]
+
+
 @given(runs=st.lists(st.integers(1, 10**6), min_size=1, max_size=8))
 def test_long_runs(runs):
     """Up to four groups a number, and large differences up and down."""
@@ -92,12 +110,60 @@ def test_numbers_other_than_bool():
         ([1, 2], r"sum to 3, but a mask of \(2, 2\) has 4 pixels"),
         ([1, 4], "sum to 5"),
         ([], "sum to 0"),
-        ([6, -2], "sum to 4"),
+        ([6, -2], "negative"),
+        ([5, 0], "longer than the mask's 4 pixels"),
+        ([10**5000], "longer than the mask"),
     ],
 )
 def test_runs_that_do_not_fill_the_mask(counts, message):
     with pytest.raises(InputError, match=message):
         decode_runs(counts, (2, 2))
+
+
+@pytest.mark.parametrize("counts", [None, 4, "4", [4.0], [None], ["4"], [[4]], [True, 3], {"4": 4}])
+def test_runs_of_other_types(counts):
+    with pytest.raises(InputError, match="must be a list of whole numbers"):
+        decode_runs(counts, (2, 2))
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(10**9, 10**9), (1, MOST_PIXELS + 1), (-2, -2), (2.0, 2), (None, 2), None, 4, (4,), ("2", 2), (10**4000, 1)],
+)
+def test_sizes_of_no_mask(size):
+    """Refused before anything of that size is made."""
+    with pytest.raises(InputError, match="cannot have the size"):
+        decode_runs([10**18], size)
+
+
+@pytest.mark.parametrize(
+    ("rle", "message"),
+    [
+        (None, "must be"),
+        ([1, 3], "must be"),
+        ({"size": [2, 2]}, "must be"),
+        ({"counts": [4]}, "must be"),
+        ({"size": [2, 3], "counts": [6]}, r"of size \[2, 3\], not \[2, 2\]"),
+        ({"size": None, "counts": [4]}, "of size None"),
+        ({"size": [[2], 2], "counts": [4]}, "of size"),
+        ({"size": [10**9, 10**9], "counts": [10**18]}, "of size"),
+        ({"size": [2, 2], "counts": None}, "list of whole numbers"),
+        ({"size": [2, 2], "counts": b"4"}, "list of whole numbers"),
+        ({"size": [2, 2], "counts": "5"}, "longer than"),
+        ({"size": [2, 2], "counts": ""}, "sum to 0"),
+    ],
+)
+def test_segmentations_of_no_mask(rle, message):
+    with pytest.raises(InputError, match=message) as error:
+        decode_rle(rle, (2, 2))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 200
+
+
+def test_a_number_without_end():
+    """A million groups that each say "more follows" must not build a number of five million bits."""
+    with pytest.raises(InputError, match="too large for any mask"):
+        expand_counts("o" * 10**6)
 
 
 @pytest.mark.parametrize("text", ["3 4", "3\n", "/", "\u00e9", "p"])

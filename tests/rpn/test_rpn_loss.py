@@ -12,6 +12,7 @@ from reference import assert_close
 from mrcnn_scratch.backend import to_host
 from mrcnn_scratch.config import RPNConfig
 from mrcnn_scratch.rpn import RPNTargets, rpn_losses, rpn_targets
+from mrcnn_scratch.structures import Target
 
 EVERY = RPNConfig(samples=10**6)
 NO_BOXES = np.zeros((0, 4))
@@ -23,9 +24,14 @@ OBJECT = np.array([(0, 0, 10, 10)], float)
 """Its IoU with the anchors: 1, 1/3, 0.8 and 0."""
 
 
+def labelled(boxes, ignore=None):
+    """An image with objects there."""
+    return Target(boxes, np.ones(len(boxes), int), np.zeros((len(boxes), 1, 1), bool), ignore=ignore)
+
+
 def test_targets_by_hand():
     """At 0.7 and above an object, under 0.3 background; the second anchor is neither and is not sampled."""
-    targets = rpn_targets(ANCHORS, [OBJECT], EVERY, np.random.default_rng(0))
+    targets = rpn_targets(ANCHORS, [labelled(OBJECT)], EVERY, np.random.default_rng(0))
     assert targets.image.tolist() == [0, 0, 0]
     assert targets.anchor.tolist() == [0, 2, 3]
     assert targets.objectness.tolist() == [1, 1, 0]
@@ -35,23 +41,30 @@ def test_targets_by_hand():
 
 def test_an_object_without_a_good_anchor_takes_its_best():
     """IoU 1/3 at best, but no object goes without."""
-    targets = rpn_targets(ANCHORS[[1, 3]], [OBJECT], EVERY, np.random.default_rng(0))
+    targets = rpn_targets(ANCHORS[[1, 3]], [labelled(OBJECT)], EVERY, np.random.default_rng(0))
     assert targets.anchor.tolist() == [0, 1]
     assert targets.objectness.tolist() == [1, 0]
 
 
 def test_without_objects_all_is_background():
-    targets = rpn_targets(ANCHORS, [NO_BOXES, OBJECT], EVERY, np.random.default_rng(0))
+    targets = rpn_targets(ANCHORS, [labelled(NO_BOXES), labelled(OBJECT)], EVERY, np.random.default_rng(0))
     assert targets.image.tolist() == [0] * 4 + [1] * 3
     assert targets.objectness.tolist() == [0] * 4 + [1, 1, 0]
     assert not targets.deltas[:4].any()
+
+
+def test_in_a_crowd_nothing_is_background():
+    """The fourth anchor would be, but 90 % of it lie in the crowd region."""
+    crowd = np.array([(31, 30, 60, 60)], np.float32)
+    targets = rpn_targets(ANCHORS, [labelled(OBJECT, crowd)], EVERY, np.random.default_rng(0))
+    assert targets.anchor.tolist() == [0, 2]
 
 
 def test_a_sample_is_balanced(rng):
     """Of 100 good anchors and 100 bad ones, 8 samples take 4 and 4; of 1 good one, 1 and 7."""
     for good, expected in ((100, 4), (1, 1)):
         anchors = np.repeat(ANCHORS[[0, 3]], [good, 100], axis=0)
-        targets = rpn_targets(anchors, [OBJECT], RPNConfig(samples=8), rng)
+        targets = rpn_targets(anchors, [labelled(OBJECT)], RPNConfig(samples=8), rng)
         assert len(targets.anchor) == len(set(targets.anchor.tolist())) == 8
         assert targets.objectness.sum() == expected
 
@@ -59,7 +72,7 @@ def test_a_sample_is_balanced(rng):
 def test_sampling_follows_the_seed():
     anchors = np.repeat(ANCHORS, 50, axis=0)
     first, again, other = (
-        rpn_targets(anchors, [OBJECT], RPNConfig(samples=8), np.random.default_rng(seed)).anchor.tolist()
+        rpn_targets(anchors, [labelled(OBJECT)], RPNConfig(samples=8), np.random.default_rng(seed)).anchor.tolist()
         for seed in (1, 1, 2)
     )
     assert first == again != other
@@ -98,7 +111,7 @@ BOX = st.tuples(CORNER, CORNER, SIDE, SIDE).map(lambda b: (b[0], b[1], b[0] + b[
 def test_targets_are_the_slow_ones(anchors, objects):
     config = RPNConfig(samples=10**6, positive_fraction=1.0)
     arrays = np.array(anchors, float), np.array(objects, float).reshape(-1, 4)
-    targets = rpn_targets(arrays[0], [arrays[1]], config, np.random.default_rng(0))
+    targets = rpn_targets(arrays[0], [labelled(arrays[1])], config, np.random.default_rng(0))
     wanted = slow_targets(anchors, objects, 0.7, 0.3)
     assert sorted(targets.anchor.tolist()) == [i for i, w in enumerate(wanted) if w is not None]
     for anchor, is_object, deltas in zip(targets.anchor, targets.objectness, targets.deltas, strict=True):

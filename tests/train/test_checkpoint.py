@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tiny import TINY, assert_same_arrays, tiny_model, tiny_trainer
 
 from mrcnn_scratch.errors import InputError
+from mrcnn_scratch.files import write_atomically
 from mrcnn_scratch.train import load_checkpoint, load_model, save_checkpoint, save_model
-from mrcnn_scratch.train.checkpoint import write_atomically
 
 SETTINGS = {"seed": 3, "steps": 8}
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,16 +19,18 @@ from PIL import Image
 from tiny import SHORT, TINY, assert_same_arrays
 
 from mrcnn_scratch.errors import InputError
+from mrcnn_scratch.train import data as data_module
 from mrcnn_scratch.train import load_checkpoint, load_model
 from mrcnn_scratch.train import run as run_module
-from mrcnn_scratch.train.run import COLUMNS, FILES, Stopped, keep_metrics, read_metrics, train
+from mrcnn_scratch.train.metrics import COLUMNS, keep_metrics, read_metrics
+from mrcnn_scratch.train.run import FILES, Stopped, train
 
 TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
 def few_held_out_scenes(monkeypatch):
-    monkeypatch.setattr(run_module, "HELD_OUT_SCENES", 8)
+    monkeypatch.setattr(data_module, "HELD_OUT_SCENES", 8)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def whole(tmp_path_factory):
     """The folder of a run that was not stopped, and the table that it ended with."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(run_module, "HELD_OUT_SCENES", 8)
+        monkeypatch.setattr(data_module, "HELD_OUT_SCENES", 8)
         table = train(out, TINY, SHORT)
     return out, table
 
@@ -55,7 +58,7 @@ def assert_same_runs(out, other):
     assert_same_arrays(some.state, others.state)
     assert_same_arrays(some.velocity, others.velocity)
     assert_same_arrays(load_model(out / "model.npz").state(), load_model(other / "model.npz").state())
-    assert (out / "config.json").read_bytes() == (other / "config.json").read_bytes()
+    assert (out / "config.toml").read_bytes() == (other / "config.toml").read_bytes()
     rows = [[row | {"seconds": ""} for row in read_metrics(folder / "metrics.csv")] for folder in (out, other)]
     assert rows[0] == rows[1]
 
@@ -67,7 +70,7 @@ def test_the_files_of_a_run(whole):
     out, table = whole
     assert files_in(out) == sorted(FILES)
     assert "AP50" in table
-    assert json.loads((out / "config.json").read_text()) == {
+    assert tomllib.loads((out / "config.toml").read_text()) == {
         "network": json.loads(json.dumps(TINY.to_dict())),
         "training": asdict(SHORT),
     }
@@ -126,6 +129,8 @@ from tiny import SHORT, TINY
 from mrcnn_scratch import cli
 from mrcnn_scratch.train import loop, run
 
+real = run.train
+
 where, which, number, out = sys.argv[1:]
 
 def interrupted(function):
@@ -144,7 +149,7 @@ module, name = {
     "before the rename": (os, "replace"),
 }[where]
 setattr(module, name, interrupted(getattr(module, name)))
-cli.train = lambda folder, network, config, **options: run.train(folder, TINY, SHORT, **options)
+run.train = lambda folder, network, config, **options: real(folder, TINY, SHORT, **options)
 sys.exit(cli.main(["train", "--out", out]))
 """
 
@@ -169,7 +174,7 @@ def test_ctrl_c_finishes_the_step_and_says_how_to_go_on(whole, tmp_path):
     assert process.stdout == ""
     assert process.stderr.endswith("\nmrcnn-scratch: stopped after step 5; go on with --resume\n")
     assert "Traceback" not in process.stderr
-    assert files_in(out) == ["checkpoint.npz", "config.json", "metrics.csv"]
+    assert files_in(out) == ["checkpoint.npz", "config.toml", "metrics.csv"]
     assert load_checkpoint(out / "checkpoint.npz").step == 5
 
     assert train(out, TINY, SHORT, resume=True) == whole[1]
@@ -366,7 +371,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(tmp_path, monkeypa
     checkpoint = load_checkpoint(tmp_path / "checkpoint.npz")
     assert checkpoint.step == 3
     assert all(np.isfinite(array).all() for array in checkpoint.state.values())
-    assert files_in(tmp_path) == ["checkpoint.npz", "config.json", "metrics.csv"]
+    assert files_in(tmp_path) == ["checkpoint.npz", "config.toml", "metrics.csv"]
     assert steps_in(tmp_path) == [1, 2, 3, 4]
 
 

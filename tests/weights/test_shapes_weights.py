@@ -7,8 +7,7 @@ import pytest
 
 from mrcnn_scratch.config import SHAPES
 from mrcnn_scratch.data.shapes import HELD_OUT, ShapesDataset
-from mrcnn_scratch.evaluation import evaluate
-from mrcnn_scratch.train.run import detect_all
+from mrcnn_scratch.measure import measure
 from mrcnn_scratch.weights import load_shapes, open_model
 
 FILE = files("mrcnn_scratch.weights") / "shapes.npz"
@@ -36,5 +35,5 @@ def test_shapes_is_its_name():
 
 def test_it_finds_the_shapes_in_scenes_that_it_has_not_seen(model):
     scenes = ShapesDataset(1, 40, first=HELD_OUT)
-    result = evaluate(*detect_all(model, scenes), scenes.classes)
+    result = measure(model, scenes, batch_size=8).figures
     assert result["mask"]["AP"] >= 0.75

@@ -1,5 +1,7 @@
 """Random changes of a training example that leave its labels true."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..backend import Array
@@ -9,10 +11,11 @@ from ..structures import Target
 def flip_horizontally(image: Array, target: Target) -> tuple[Array, Target]:
     """Mirror image (H, W, 3), boxes and masks left to right."""
     width = image.shape[1]
-    x1, y1, x2, y2 = target.boxes.T
-    boxes = np.stack([width - x2, y1, width - x1, y2], axis=1)
+    boxes, ignore = (
+        np.stack([width - x2, y1, width - x1, y2], axis=1) for x1, y1, x2, y2 in (target.boxes.T, target.ignore.T)
+    )
     masks = target.masks[:, :, ::-1]
-    return np.ascontiguousarray(image[:, ::-1]), Target(boxes, target.labels, masks, target.crowd, target.areas)
+    return np.ascontiguousarray(image[:, ::-1]), replace(target, boxes=boxes, masks=masks, ignore=ignore)
 
 
 def shuffle_colours(image: Array, rng: np.random.Generator) -> Array:

@@ -112,7 +112,7 @@ class ShapesDataset:
         InputError: ``seed``, ``length`` or ``first`` is negative.
     """
 
-    classes = CLASSES
+    classes: tuple[str, ...] = CLASSES
 
     def __init__(self, seed: int, length: int | None, config: ShapesConfig | None = None, first: int = 0) -> None:
         for name, value in (("seed", seed), ("length", length), ("first", first)):

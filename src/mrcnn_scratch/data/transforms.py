@@ -124,12 +124,13 @@ def resize_target(target: Target, size: tuple[int, int], new_size: tuple[int, in
     """``target`` as it is in its image resized from ``size`` to ``new_size``: boxes scaled, masks by nearest pixel."""
     if size == new_size:
         return target
+    boxes, ignore = (resize_boxes(boxes, size, new_size) for boxes in (target.boxes, target.ignore))
     rows, columns = (
         np.minimum(np.floor(np.arange(new) * np.float32(old / new)).astype(np.int64), old - 1)
         for old, new in zip(size, new_size, strict=True)
     )
     masks = target.masks[:, rows][:, :, columns]
-    return Target(resize_boxes(target.boxes, size, new_size), target.labels, masks, target.crowd)
+    return Target(boxes, target.labels, masks, target.crowd, ignore=ignore)
 
 
 def resize_boxes(boxes: Array, size: tuple[int, int], new_size: tuple[int, int]) -> Array:

@@ -9,7 +9,7 @@ from .. import ops
 from ..backend import Array
 from ..boxes import box_iou, encode_boxes
 from ..config import RoIConfig
-from ..matching import match, sample_balanced
+from ..matching import leave_out, match, sample_balanced
 from ..structures import Target
 
 
@@ -51,6 +51,7 @@ def roi_targets(
             low=config.positive_iou,
             allow_low_quality=False,
         )
+        matched = leave_out(matched, boxes, target.ignore)
         chosen = sample_balanced(matched, size=config.samples, positive_fraction=config.positive_fraction, rng=rng)
         boxes, matched = boxes[chosen], matched[chosen]
         positive = matched >= 0

@@ -1,5 +1,6 @@
 """What the region proposal network should have said, and how wrong it was."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +9,9 @@ from .. import ops
 from ..backend import Array, array_module, to_device
 from ..boxes import box_iou, encode_boxes
 from ..config import RPNConfig
-from ..matching import match, sample_balanced
+from ..matching import leave_out, match, sample_balanced
 from ..ops.contract import Backward
+from ..structures import Target
 
 
 class RPNTargets(NamedTuple):
@@ -21,21 +23,23 @@ class RPNTargets(NamedTuple):
     deltas: Array  # (S, 4) from the anchor to its object; 0 for background
 
 
-def rpn_targets(anchors: Array, boxes: list[Array], config: RPNConfig, rng: np.random.Generator) -> RPNTargets:
+def rpn_targets(anchors: Array, targets: Sequence[Target], config: RPNConfig, rng: np.random.Generator) -> RPNTargets:
     """Match every anchor with the objects, and sample a balanced few (Faster R-CNN, sections 3.1.2 and 3.1.3).
 
     Made on the host, where the labels are: the GPU neither waits nor is waited for.
 
     Args:
         anchors: (A, 4) in pixels, of all levels.
-        boxes: per image (G, 4), the objects.
+        targets: per image, the objects.
         config: thresholds and numbers of samples.
         rng: chooses the sample.
     """
     parts = []
-    for i, objects in enumerate(boxes):
+    for i, target in enumerate(targets):
+        objects = target.boxes
         iou = box_iou(objects, anchors)
         matched = match(iou, high=config.positive_iou, low=config.negative_iou, allow_low_quality=True)
+        matched = leave_out(matched, anchors, target.ignore)
         chosen = sample_balanced(matched, size=config.samples, positive_fraction=config.positive_fraction, rng=rng)
         objects_matched = matched[chosen]
         deltas = np.zeros((len(chosen), 4), anchors.dtype)

@@ -1,15 +1,10 @@
 """A training run in a folder: progress, figures, checkpoints, and going on after a stop."""
 
-import csv
-import json
-import math
 import os
 import signal
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
@@ -18,31 +13,37 @@ from tqdm import tqdm
 
 from .. import visualize
 from ..config import Config, TrainingConfig, training_from_dict
-from ..data.shapes import HELD_OUT, ShapesDataset
+from ..config_file import write_config
 from ..errors import InputError
-from ..evaluation import evaluate, format_table
-from ..files import write_atomically
+from ..evaluation import format_table
+from ..files import alone_in, make_folder
 from ..mask_rcnn import MaskRCNN
-from ..structures import Detections, Target
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_model
+from ..measure import BAR_INTERVAL, measure
+from ..weights import open_model
+from ..weights.model_file import save_model
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .data import RunData, absolute, open_data
 from .loop import Trainer
+from .metrics import COLUMNS, appending, keep_metrics, read_metrics
 
-LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
-COUNTS = ("positive_anchors", "positive_rois")
-COLUMNS = ("step", *LOSSES, "total", "gradient_norm", "lr", *COUNTS, "seconds")
-FILES = ("config.json", "metrics.csv", "checkpoint.npz", "model.npz", "curves.png", "detections.png")
-HELD_OUT_SCENES = 200
-BAR_INTERVAL = 0.1 if sys.stderr.isatty() else 30
-"""Seconds between two states of a progress bar: in a log file, where each is a line, seldom."""
+FILES = ("config.toml", "metrics.csv", "checkpoint.npz", "model.npz", "curves.png", "detections.png")
+EXAMPLES = 6
 
 
 class Stopped(Exception):
     """The user pressed Ctrl-C; the step was finished and the checkpoint written."""
 
 
-def train(out: Path, network: Config, config: TrainingConfig, *, device: str = "cpu", resume: bool = False) -> str:
-    """Train on toy shapes, leaving in ``out`` config.json, metrics.csv, checkpoint.npz, model.npz, curves.png,
-    detections.png.
+def train(
+    out: Path,
+    network: Config,
+    config: TrainingConfig,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    own_classes: bool = False,
+) -> str:
+    """Train, leaving in ``out`` config.toml, metrics.csv, checkpoint.npz, model.npz, curves.png, detections.png.
 
     Args:
         out: the folder, made if need be.
@@ -50,34 +51,56 @@ def train(out: Path, network: Config, config: TrainingConfig, *, device: str = "
         config: of the run.
         device: "cpu" or "gpu".
         resume: go on from the checkpoint in ``out``.
+        own_classes: name the classes as the data does, whatever ``network`` says.
 
     Returns:
-        The AP table on held-out scenes.
+        The AP table on held-out images.
 
     Raises:
-        InputError: the folder cannot be written to, holds a run already, or holds none to resume; or a loss was not
-            finite.
+        InputError: the folder cannot be written to, holds a run already or is another's, or holds none to resume; the
+            data are bad; or a loss was not finite.
         Stopped: on Ctrl-C.
     """
     saved = load_run(out) if resume else None
     if saved is None:
         refuse_to_overwrite(out)
+        config = replace(config, data=absolute(config.data))
     else:
         network, config = saved.config, training_from_dict(saved.training)
-    model = MaskRCNN(network, np.random.default_rng((config.seed, 0, 3))).to(device)
-    length = config.images or None
-    trainer = Trainer(model, ShapesDataset(config.seed, length), length, config)
-    if saved is not None:
-        trainer.restore(saved)
-    make_folder(out)
-    if saved is None:  # before all else, so that a run can be resumed whenever it is killed
-        save_checkpoint(trainer.checkpoint(asdict(config)), out / "checkpoint.npz")
-    settings = {"network": network.to_dict(), "training": asdict(config)}
-    _write_text(out / "config.json", json.dumps(settings, indent=2) + "\n")
-    keep_metrics(out / "metrics.csv", trainer.steps_done)
-    run_steps(trainer, out)
-    save_model(model, out / "model.npz")
-    return report(model, config.seed, out)
+    data = open_data(config, None if own_classes and saved is None else network.classes)
+    model = new_model(network, config, data) if saved is None else MaskRCNN(saved.config)
+    trainer = Trainer(model.to(device), data.training, data.length, config)
+    make_folder(out)  # only now: all that can be wrong beforehand leaves no trace
+    with alone_in(out):
+        if saved is not None:
+            trainer.restore(load_run(out))  # again: another run may have gone on meanwhile
+        else:  # before all else, so that a run can be resumed whenever it is killed
+            refuse_to_overwrite(out)
+            save_checkpoint(trainer.checkpoint(asdict(config)), out / "checkpoint.npz")
+        write_config(out / "config.toml", model.config, config)
+        keep_metrics(out / "metrics.csv", trainer.steps_done)
+        run_steps(trainer, out)
+        save_model(model, out / "model.npz")
+        return report(model, data, out)
+
+
+def new_model(network: Config, config: TrainingConfig, data: RunData) -> MaskRCNN:
+    """A network for the classes of ``data``: with fresh weights, or with those of the one that ``config`` starts from.
+
+    Raises:
+        InputError: ``network`` describes none that can be built, or there is none to start from.
+    """
+    rng = np.random.default_rng((config.seed, 0, 3))
+    if not config.start:
+        try:
+            return MaskRCNN(replace(network, classes=data.measured.classes), rng)
+        except (ValueError, ArithmeticError, LookupError, MemoryError) as error:  # -1 channels, for one
+            raise InputError(f"configuration: there is no such network: {error}") from None
+    model = open_model(config.start)
+    model.config = replace(model.config, transform=network.transform)
+    if model.config.classes != data.measured.classes:
+        model.replace_predictors(data.measured.classes, rng)
+    return model
 
 
 def load_run(out: Path) -> Checkpoint:
@@ -117,7 +140,7 @@ def run_steps(trainer: Trainer, out: Path) -> None:
         dynamic_ncols=True,
         mininterval=BAR_INTERVAL,
     )
-    with bar, _rows(out / "metrics.csv") as write_row, _interruptions() as interrupted:
+    with bar, appending(out / "metrics.csv") as write_row, _interruptions() as interrupted:
         while trainer.steps_done < config.steps:
             row = trainer.step()
             write_row(row)  # before the checkpoint: a row too many is dropped on resuming, one too few is lost
@@ -134,8 +157,8 @@ def run_steps(trainer: Trainer, out: Path) -> None:
                 raise Stopped(f"stopped after step {trainer.steps_done}; go on with --resume")
 
 
-def report(model: MaskRCNN, seed: int, out: Path) -> str:
-    """Draw curves.png and detections.png, and measure AP on held-out scenes.
+def report(model: MaskRCNN, data: RunData, out: Path) -> str:
+    """Draw curves.png and detections.png, and measure AP on the images set aside for that.
 
     Returns:
         The AP table.
@@ -143,99 +166,12 @@ def report(model: MaskRCNN, seed: int, out: Path) -> str:
     rows = read_metrics(out / "metrics.csv")
     metrics = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
     visualize.save(visualize.show_curves(metrics), out / "curves.png")
-    scenes = ShapesDataset(seed, HELD_OUT_SCENES, first=HELD_OUT)
-    detections, targets = detect_all(model, scenes)
-    images = [scenes[i][0] for i in range(min(6, len(scenes)))]
-    shown = [found.above(visualize.SHOWN_SCORE) for found in detections[: len(images)]]
-    figure = visualize.show_detections(images, targets[: len(images)], shown, scenes.classes)
+    measured = measure(model, data.measured, batch_size=data.batch_size, examples=EXAMPLES)
+    images, targets, found = zip(*measured.examples, strict=True)
+    shown = [one.above(visualize.SHOWN_SCORE) for one in found]
+    figure = visualize.show_detections(images, targets, shown, data.measured.classes)
     visualize.save(figure, out / "detections.png")
-    return format_table(evaluate(detections, targets, scenes.classes), scenes.classes)
-
-
-def detect_all(model: MaskRCNN, scenes: ShapesDataset, batch_size: int = 8) -> tuple[list[Detections], list[Target]]:
-    """Run the network over a data set: its detections and the truth, image by image."""
-    detections: list[Detections] = []
-    targets: list[Target] = []
-    starts = range(0, len(scenes), batch_size)
-    for start in tqdm(starts, desc="evaluating", unit="batch", leave=False, mininterval=BAR_INTERVAL):
-        examples = [scenes[i] for i in range(start, min(start + batch_size, len(scenes)))]
-        detections += model.detect([image for image, _ in examples])
-        targets += [target for _, target in examples]
-    return detections, targets
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and make sure that it can be written to.
-
-    Raises:
-        InputError: it cannot.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {path}: {error.strerror}") from None
-    check_writable(path)
-
-
-def check_writable(folder: Path) -> None:
-    """Raise an InputError unless files can be written into ``folder``."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write into the folder {folder}: {error.strerror}") from None
-
-
-def keep_metrics(path: Path, steps: int) -> None:
-    """Leave the header and the rows up to ``steps`` in metrics.csv: what came after the checkpoint is done again."""
-    rows = read_metrics(path) if steps and os.path.exists(path) else []
-    kept = [row for row in rows if float(row["step"]) <= steps]
-    _write_text(path, "".join(",".join(line) + "\n" for line in [COLUMNS, *(row.values() for row in kept)]))
-
-
-def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv, each ``{column: text of a number}``. A last row that was cut off is left out.
-
-    Raises:
-        InputError: the file cannot be read or has other columns.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    if tuple(header) != COLUMNS:
-        raise InputError(f"{path} is no table of a training run: its first line must be {','.join(COLUMNS)}")
-    return [dict(zip(COLUMNS, row, strict=True)) for row in rows if _is_whole(row)]
-
-
-def _is_whole(row: list[str]) -> bool:
-    try:
-        return len(row) == len(COLUMNS) and all(math.isfinite(float(text)) for text in row)
-    except ValueError:
-        return False
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def _short(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
-
-
-@contextmanager
-def _rows(path: Path) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Inside, each call appends a row to metrics.csv, to be seen there at once."""
-
-    def write_row(row: dict[str, float]) -> None:
-        file.write(",".join(_short(row[name]) for name in COLUMNS) + "\n")
-
-    try:
-        with open(path, "a", encoding="utf-8", newline="", buffering=1) as file:
-            yield write_row
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+    return format_table(measured.figures, data.measured.classes)
 
 
 @contextmanager

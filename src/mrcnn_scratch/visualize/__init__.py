@@ -5,6 +5,7 @@ In a notebook run ``%matplotlib inline`` once, and a ``Figure`` that ends a cell
 :func:`save`. Axes are in pixels as boxes count them: pixel ``i`` covers ``[i, i + 1]``.
 """
 
+from .contact_sheet import show_contact_sheet
 from .curves import show_curves
 from .objects import draw_objects, overlay, show_detections, show_scenes
 from .parts import PALETTE, SHOWN_SCORE, save
@@ -17,6 +18,7 @@ __all__ = [
     "overlay",
     "save",
     "show_anchors",
+    "show_contact_sheet",
     "show_curves",
     "show_detections",
     "show_feature_maps",

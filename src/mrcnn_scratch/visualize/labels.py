@@ -20,7 +20,9 @@ def draw_labels(ax: Axes, names: Sequence[str], boxes: Array, colours: Sequence[
         ink = "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 0.5 else "white"
         background = {"boxstyle": f"square,pad={_LabelPlacer.PAD}", "facecolor": colour, "edgecolor": "none"}
         size = 8 if len(names) <= 8 else 7
-        texts.append(ax.text(x, y, name, color=ink, bbox=background, va="bottom", fontsize=size, zorder=5))
+        texts.append(
+            ax.text(x, y, name, color=ink, bbox=background, va="bottom", fontsize=size, zorder=5, parse_math=False)
+        )
         texts[-1].set_in_layout(False)
     ax.add_artist(_LabelPlacer(texts, boxes))
 

@@ -4,7 +4,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from ..mask_rcnn import MaskRCNN
-from ..train.checkpoint import load_model
+from .model_file import load_model
 from .torchvision import load_torchvision, save_torchvision
 
 __all__ = ["load_shapes", "load_torchvision", "open_model", "save_torchvision"]

@@ -1,4 +1,4 @@
-"""Names of COCO's labels 0..90 as torchvision numbers them; "N/A" stands where COCO dropped a category."""
+"""Names of COCO's labels 0..90 as torchvision numbers them. Where COCO dropped a category: "N/A" and the number."""
 
 _NAMES = """
     __background__, person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
@@ -11,4 +11,6 @@ _NAMES = """
     hair drier, toothbrush
 """
 
-COCO_CLASSES = tuple(name.strip() for name in _NAMES.split(","))
+COCO_CLASSES = tuple(
+    f"N/A {label}" if name.strip() == "N/A" else name.strip() for label, name in enumerate(_NAMES.split(","))
+)
