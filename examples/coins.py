@@ -60,9 +60,9 @@ def tiles(labels: np.ndarray, rows: slice, step: int) -> Iterator[tuple[slice, s
     """The windows (rows, columns) of TILE's size within ``rows`` whose labels are beyond doubt.
 
     Take a tile with the sliver of a coin at its edge. Unlabelled, the sliver teaches that a coin's rim is ground.
-    Labelled, it teaches that any bright crescent is a coin. Marked ``iscrowd: 1``, evaluation passes over it, but
-    training does not: here, as in torchvision, crowds are merely left out of the targets, and what is not a target is
-    ground. One picture gives far more windows than are needed, so windows with slivers are not used at all.
+    Labelled, it teaches that any bright crescent is a coin. ``iscrowd: 1`` is for such things: training and evaluation
+    pass over what lies in it. But one picture gives far more windows than are needed, and a window without any doubt is
+    better still, so windows with slivers are not used at all.
     """
     height, width = TILE
     first, last, _ = rows.indices(labels.shape[0])

@@ -37,7 +37,7 @@ def tiny_networks(monkeypatch):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """What another tool might have made: odd names, ids with gaps, three sizes, polygons, runs, a crowd, an empty one."""
+    """As another tool might make it: odd names, ids with gaps, three sizes, polygons, runs, a crowd, an empty one."""
     folder = tmp_path_factory.mktemp("meine Bilder ü")
     rng = np.random.default_rng(0)
     images, annotations = [], []

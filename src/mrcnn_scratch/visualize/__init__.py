@@ -5,6 +5,7 @@ In a notebook run ``%matplotlib inline`` once, and a ``Figure`` that ends a cell
 :func:`save`. Axes are in pixels as boxes count them: pixel ``i`` covers ``[i, i + 1]``.
 """
 
+from .arrays import draw_array, show_arrays
 from .contact_sheet import show_contact_sheet
 from .curves import show_curves
 from .objects import draw_objects, overlay, show_detections, show_scenes
@@ -14,10 +15,12 @@ from .stages import show_anchors, show_feature_maps, show_proposals
 __all__ = [
     "PALETTE",
     "SHOWN_SCORE",
+    "draw_array",
     "draw_objects",
     "overlay",
     "save",
     "show_anchors",
+    "show_arrays",
     "show_contact_sheet",
     "show_curves",
     "show_detections",
