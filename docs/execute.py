@@ -1,16 +1,17 @@
 """Run the notebooks: ``make notebooks``.
 
-Each ``notebooks/NN_name.py`` (jupytext's percent format) is run from top to bottom and written, with what it printed and
-drew, to ``notebooks/NN_name.ipynb``. An error, a warning, or anything else on stderr fails. A notebook whose
-source and whose package have not changed since is left as it is.
+Each ``notebooks/NN_name.py`` (jupytext's percent format) is run from top to bottom and written, with what it printed
+and drew, to ``notebooks/NN_name.ipynb``. An error, a warning, or anything else on stderr fails. Without --force a
+notebook whose source and whose package have not changed since is left as it is.
 
-The sources are what is edited and reviewed: plain Python, which diffs by line and which ruff can read. The ``.ipynb`` are
-what a reader opens, on the code host or in Jupyter: they hold the pictures.
+The sources are what is edited and reviewed: plain Python, which diffs by line and which ruff can read. The ``.ipynb``
+are what a reader opens, on the code host or in Jupyter: they hold the pictures.
 """
 
 import argparse
 import hashlib
 import os
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +56,9 @@ def run(source: Path, check: bool, force: bool) -> str | None:
     start = time.perf_counter()
     try:
         client = NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3")
-        client.execute(cwd=str(NOTEBOOKS), env=os.environ | {"OPENBLAS_NUM_THREADS": "2", "TQDM_DISABLE": "1"})
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "2", "TQDM_DISABLE": "1"}
+        # What the cells write to stderr is in their outputs; this is what the kernel itself has to say.
+        client.execute(cwd=str(NOTEBOOKS), env=environment, stderr=subprocess.DEVNULL)
     except CellExecutionError as error:
         return f"{source.name}: {error}"
     print(f"{source.name:40}{time.perf_counter() - start:6.1f} s", flush=True)
