@@ -85,6 +85,8 @@ def show_proposals(
     after: Array,
     scores_before: Array | None = None,
     scores_after: Array | None = None,
+    *,
+    titles: tuple[str, str] = ("proposals before NMS", "proposals after NMS"),
 ) -> Figure:
     """Proposals before and after non-maximum suppression, side by side, the best on top.
 
@@ -94,11 +96,12 @@ def show_proposals(
         after: (K, 4) boxes in pixels.
         scores_before: (R,) objectness in [0, 1], shown as colour.
         scores_after: (K,) objectness in [0, 1], shown as colour.
+        titles: of the two panels; the number of boxes is put behind.
     """
     figure, axes = panels(2, 2, image, titles=True)
     scale = ScalarMappable(Normalize(0, 1), "plasma")
-    boxes_and_scores = {"before": (before, scores_before), "after": (after, scores_after)}
-    for ax, (name, (boxes, scores)) in zip(axes, boxes_and_scores.items(), strict=True):
+    boxes_and_scores = ((before, scores_before), (after, scores_after))
+    for ax, title, (boxes, scores) in zip(axes, titles, boxes_and_scores, strict=True):
         boxes = to_host(boxes)
         colours: Any = [(*to_rgb(PALETTE[0]), 0.5)]
         if scores is not None:
@@ -106,7 +109,7 @@ def show_proposals(
             boxes, colours = boxes[worst_first], scale.to_rgba(to_host(scores)[worst_first])
         draw_image(ax, dim(image))
         draw_boxes(ax, boxes, colours, linewidth=0.8)
-        ax.set_title(f"proposals {name} NMS: {len(boxes):,}", fontsize=9)
+        ax.set_title(f"{title}: {len(boxes):,}", fontsize=9)
     if scores_before is not None or scores_after is not None:
         figure.set_figwidth(2 * PANEL + 0.8)
         figure.colorbar(scale, ax=axes, label="objectness", aspect=30, pad=0.02)
