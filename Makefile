@@ -7,7 +7,7 @@ DEMO_STEPS ?= 950
 DEMO_OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-gpu lint format bench weights notebooks docs clean
+.PHONY: help demo test test-all test-gpu lint format bench weights notebooks docs exercise clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 format: $(VENV)/.dev ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+exercise: $(VENV)/.dev ## judge a function that you have written: make exercise NAME=nms
+	@$(BIN)/python exercises/judge.py $(NAME)
 
 bench: $(VENV)/.run ## time every operation and a whole step, beside PyTorch where it is installed
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python benchmarks/bench.py

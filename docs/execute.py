@@ -55,7 +55,7 @@ def run(source: Path, check: bool, force: bool) -> str | None:
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     start = time.perf_counter()
     try:
-        client = NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3")
+        client = NotebookClient(notebook, timeout=TIMEOUT, startup_timeout=300, kernel_name="python3")
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "2", "TQDM_DISABLE": "1"}
         # What the cells write to stderr is in their outputs; this is what the kernel itself has to say.
         client.execute(cwd=str(NOTEBOOKS), env=environment, stderr=subprocess.DEVNULL)

@@ -6,15 +6,29 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import pytest
 from cupy_double import LEDGER, strict_cupy
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 from reference import FIXTURES
 
 from mrcnn_scratch.backend import load_cupy
 from mrcnn_scratch.errors import InputError
+from mrcnn_scratch.mine import use_mine
 
 settings.register_profile("laptop", deadline=None, max_examples=60)
 settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True)
+settings.register_profile(
+    "exercise",
+    deadline=None,
+    max_examples=30,
+    derandomize=True,
+    report_multiple_bugs=False,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+)
 settings.load_profile("ci" if os.environ.get("CI") else "laptop")
+
+if os.environ.get("MRCNN_SCRATCH_MINE"):  # `make exercise`: before any test module has bound the package's functions
+    settings.load_profile("exercise")  # a reader's function may be slow
+    use_mine(os.environ["MRCNN_SCRATCH_MINE"])
 
 NOT_RUN = "NOTHING WAS TESTED ON A GPU"
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,8 +128,10 @@ def test_options_go_before_the_file(pictures, tmp_path):
 
 
 def test_resume_remembers_the_data(pictures, tmp_path, capsys, monkeypatch):
-    assert run("train", *own(pictures), "--out", tmp_path / "a", *TRAIN, *SMALL) == 0
+    save_model(tiny_model(), tmp_path / "start.npz")
     monkeypatch.chdir(tmp_path)
+    assert run("train", *own(pictures), "--start", "start.npz", "--out", tmp_path / "a", *TRAIN, *SMALL) == 0
+    assert tomllib.loads(Path("a/config.toml").read_text())["training"]["start"] == str(tmp_path / "start.npz")
     assert run("train", "--out", "a", "--resume") == 0
     assert run("train", "--out", "a", "--resume", *own(pictures), *SMALL) == 0
     capsys.readouterr()
@@ -145,6 +148,20 @@ def test_a_trained_network_is_trained_on(pictures, tmp_path):
     assert np.allclose(before["fpn.lateral.0.weight"], after["fpn.lateral.0.weight"], atol=1e-6)
     assert after["box_head.class_logits.bias"].shape == (3,)
     assert before["box_head.class_logits.bias"].shape == (4,)
+
+
+def test_settings_that_are_not_given_are_those_of_the_network_to_start_from(pictures, tmp_path, capsys):
+    """Its thresholds and anchors; other sizes than its weights have are refused."""
+    save_model(tiny_model(config=replace(TINY, roi=replace(TINY.roi, detections=7))), tmp_path / "start.npz")
+    start = [*own(pictures), "--start", tmp_path / "start.npz", *TRAIN, *SMALL, "--config", tmp_path / "some.toml"]
+    (tmp_path / "some.toml").write_text("[network.anchors]\nsizes = [[4.0], [8.0], [16.0], [32.0], [64.0]]\n")
+    assert run("train", *start, "--out", tmp_path / "a") == 0
+    config = load_model(tmp_path / "a" / "model.npz").config
+    assert (config.roi.detections, config.anchors.sizes[0]) == (7, (4.0,))
+    capsys.readouterr()
+    (tmp_path / "some.toml").write_text("[network]\nfpn_channels = 5\n")
+    assert run("train", *start, "--out", tmp_path / "b") == 2
+    assert "is a network of other sizes" in capsys.readouterr().err
 
 
 def test_val_data_are_measured_on(pictures, tmp_path, capsys):
@@ -276,7 +293,7 @@ def test_inspect_lists_them(pictures, tmp_path, capsys):
         (["train", "--out", "x", "--val-data", "a.json", "--val-image-dir", "."], "--val-data is for your own"),
         (["train", "--out", "x", "--data", "none.json", "--image-dir", "."], "none.json"),
         (["train", "--out", "x", "--config", "none.toml"], "cannot read none.toml"),
-        (["train", "--out", "x", "--start", "none.npz"], "there is no file none.npz"),
+        (["train", "--out", "x", "--start", "none.npz"], "none.npz: expected a .npz"),
         (["evaluate", "shapes", "--data", "a.json"], "go together"),
         (["evaluate", "shapes", "--data", "a.json", "--image-dir", ".", "--seed", "3"], "--seed chooses toy scenes"),
         (["evaluate", "shapes", "--results", "none/results.json"], "cannot write"),

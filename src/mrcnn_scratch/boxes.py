@@ -52,7 +52,7 @@ def clip_boxes(boxes: Array, size: tuple[int, int]) -> Array:
 def encode_boxes(targets: Array, references: Array, weights: tuple[float, float, float, float]) -> Array:
     """What a network must predict to turn ``references`` into ``targets``.
 
-    With centre (x, y) and size (w, h), and ``a`` for the reference (Fast R-CNN, eq. 1-2; Faster R-CNN, eq. 2):
+    With centre (x, y) and size (w, h), and ``a`` for the reference (R-CNN, appendix C; Faster R-CNN, eq. 2):
     ``dx = wx (x - xa) / wa``, ``dy = wy (y - ya) / ha``, ``dw = ww log(w / wa)``, ``dh = wh log(h / ha)``.
 
     Args:

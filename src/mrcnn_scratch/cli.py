@@ -2,6 +2,7 @@
 ``commands``."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = build_parser().parse_args(arguments)
     keep_freed_memory()
+    _print_what_cannot_be_printed()
     try:
         return int(options.run(options))
     except InputError as error:
@@ -34,9 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         commands.complain("stopped")
         return 130
+    except MemoryError:
+        commands.complain("there is not enough memory: use smaller pictures, or fewer at a time (--help says how)")
+        return 2
     except BrokenPipeError:  # | head
         sys.stderr.close()
         return 141
+
+
+def _print_what_cannot_be_printed() -> None:
+    """As escapes: a file's name need not be text, and a terminal need not know a class's letters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -89,6 +101,7 @@ def _add_train(subparsers: Any) -> None:
         "--resume", action="store_true", help="go on with the run in DIR, to the same weights, bit for bit"
     )
     _add_device(command)
+    _add_mine(command)
     command.set_defaults(run=commands.train)
 
 
@@ -105,6 +118,7 @@ def _add_evaluate(subparsers: Any) -> None:
     command.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     command.add_argument("--results", type=Path, metavar="FILE", help="write every detection there, as COCO results")
     _add_device(command)
+    _add_mine(command)
     command.set_defaults(run=commands.evaluate)
 
 
@@ -129,6 +143,7 @@ def _add_detect(subparsers: Any) -> None:
     )
     command.add_argument("--masks", action="store_true", help="also write each mask drawn as a black and white .png")
     _add_device(command)
+    _add_mine(command)
     command.set_defaults(run=commands.detect)
 
 
@@ -192,6 +207,17 @@ def _add_sizes(command: argparse.ArgumentParser) -> None:
 def _add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", choices=("cpu", "gpu"), default="cpu", help="where to compute (default %(default)s)"
+    )
+
+
+def _add_mine(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--mine",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="use the function of this exercise, such as exercises/nms.py, in place of the package's; may be given for "
+        "several. A run does not remember it: give it again with --resume, evaluate and detect",
     )
 
 

@@ -3,8 +3,11 @@
 import argparse
 import glob
 import math
+import os
+import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +27,10 @@ from .files import check_writable, make_folder, write_atomically, write_json
 from .inspection import inspect as look_through
 from .inspection_report import format_inspection
 from .mask_rcnn import MaskRCNN
+from .mine import use_mine
 from .structures import Detections
 from .train import run
-from .train.data import open_coco
+from .train.data import absolute_model, open_coco
 from .weights import open_model
 
 SETTINGS = {
@@ -55,6 +59,7 @@ def complain(reason: object) -> None:
 
 def train(options: argparse.Namespace) -> int:
     """``mrcnn-scratch train``."""
+    _use_mine(options)
     given = {path: value for name, path in SETTINGS.items() if (value := getattr(options, name)) is not None}
     if options.resume:
         _check_unchanged(options, given)
@@ -84,9 +89,23 @@ def _settings(path: Path | None, given: dict[str, Any]) -> tuple[Config, Trainin
         table[name] = value
     data = tables["training"].get("data")
     own = isinstance(data, dict) and bool(data.get("annotations"))
-    network = config_from_dict(tables["network"], OWN_IMAGES if own else SHAPES)
-    training = training_from_dict(tables["training"], OWN_TRAINING if own else TrainingConfig())
+    default = OWN_IMAGES if own else SHAPES
+    start = tables["training"].get("start")
+    try:
+        if isinstance(start, str) and start:  # what is not said is as in the network to start from
+            default = replace(_start(start).config, transform=default.transform)
+        network = config_from_dict(tables["network"], default)
+        training = training_from_dict(tables["training"], OWN_TRAINING if own else TrainingConfig())
+    except InputError as error:
+        raise InputError(str(error) if path is None else f"{path}: {error}") from None
     return network, training, own and not named
+
+
+def _start(name: str) -> MaskRCNN:
+    try:
+        return open_model(name)
+    except InputError as error:
+        raise InputError(f"training.start: {error}") from None
 
 
 def _check_data(config: TrainingConfig) -> None:
@@ -114,6 +133,8 @@ def _check_unchanged(options: argparse.Namespace, given: dict[str, Any]) -> None
             old = old.get(name) if isinstance(old, dict) else None
         if dotted.startswith("training.data.") and isinstance(value, str):
             value = str(Path(value).absolute())
+        if dotted == "training.start":
+            value = absolute_model(value)
         if old != value:
             option = option_of[dotted]
             raise InputError(
@@ -126,8 +147,9 @@ def _check_unchanged(options: argparse.Namespace, given: dict[str, Any]) -> None
 
 def evaluate(options: argparse.Namespace) -> int:
     """``mrcnn-scratch evaluate``."""
+    _use_mine(options)
     for path in filter(None, (options.json, options.results)):  # better known now than after minutes of work
-        if path.is_dir():
+        if os.path.isdir(path):
             raise InputError(f"cannot write {path}: it is a folder")
         check_writable(path.parent)
     model = _model(options)
@@ -150,7 +172,8 @@ def _measure_shapes(options: argparse.Namespace, model: MaskRCNN) -> measure.Mea
             f"{options.model} knows {len(model.config.classes)} classes; toy scenes have {len(scenes.classes)}: give "
             "your own pictures by --data and --image-dir"
         )
-    return measure.measure(model, _Named(scenes, model.config.classes), batch_size=8)
+    named = _Named(scenes, model.config.classes)
+    return measure.measure(model, named, batch_size=8, results=options.results is not None)
 
 
 class _Named:
@@ -174,7 +197,13 @@ def _measure_own(options: argparse.Namespace, model: MaskRCNN) -> measure.Measur
             raise InputError(f"--{name} chooses toy scenes: leave it out with --data")
     dataset = open_coco(options.data, options.image_dir, model.config.classes, bool(options.skip_bad))
     # One by one, so that an image's detections do not depend on the padding that its neighbours need.
-    return measure.measure(model, dataset, image_ids=dataset.image_ids, category_ids=dataset.category_ids)
+    return measure.measure(
+        model,
+        dataset,
+        image_ids=dataset.image_ids,
+        category_ids=dataset.category_ids,
+        results=options.results is not None,
+    )
 
 
 # detect
@@ -182,6 +211,7 @@ def _measure_own(options: argparse.Namespace, model: MaskRCNN) -> measure.Measur
 
 def detect(options: argparse.Namespace) -> int:
     """``mrcnn-scratch detect``. A picture that cannot be read is complained about, and the others are done."""
+    _use_mine(options)
     paths = _expand(options.images)
     names = _output_names(paths, options.out)
     model = _model(options)
@@ -210,14 +240,14 @@ def _expand(given: Sequence[str]) -> list[Path]:
     paths: dict[Path, None] = {}
     for text in given:
         path = Path(text)
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike Path's, False also of a name that no file can have
             found = sorted(p for p in path.iterdir() if p.suffix.lower() in Image.registered_extensions())
-        elif not path.exists() and any(character in text for character in "*?["):
+        elif not os.path.exists(path) and any(character in text for character in "*?["):
             found = [p for p in map(Path, sorted(glob.glob(text, recursive=True))) if p.is_file()]
         else:
             found = [path]
         if not found:
-            raise InputError(f"there is no picture in {text}" if path.is_dir() else f"no file matches {text}")
+            raise InputError(f"there is no picture in {text}" if os.path.isdir(path) else f"no file matches {text}")
         paths.update(dict.fromkeys(found))
     return list(paths)
 
@@ -238,7 +268,7 @@ def _write_masks(folder: Path, shown: Detections, classes: Sequence[str]) -> Non
     """001-square.png, ..., best first."""
     make_folder(folder)
     for number, (label, mask) in enumerate(zip(shown.labels.tolist(), shown.masks, strict=True), start=1):
-        name = "".join(c if c.isalnum() else "_" for c in classes[label - 1])
+        name = "".join(c if c.isalnum() else "_" for c in classes[label - 1])[:40]  # a file's name has 255 bytes
         _write_picture(folder / f"{number:03}-{name}.png", mask)
 
 
@@ -273,23 +303,32 @@ def shapes(options: argparse.Namespace) -> int:
     """``mrcnn-scratch shapes``."""
     annotations, folder = options.out / "annotations.json", options.out / "images"
     for path in (annotations, folder):
-        if path.exists():
+        if os.path.lexists(path):
             raise InputError(f"{path} is there already: choose another folder")
     make_folder(folder)
     scenes = ShapesDataset(options.seed, options.images, first=HELD_OUT if options.held_out else 0)
     names, targets = [], []
-    for i in range(len(scenes)):
-        image, target = scenes[i]
-        names.append(f"{i + 1:06}.png")
-        targets.append(target)
-        _write_picture(folder / names[-1], image)
-    write_json(annotations, coco_dict(names, targets, scenes.classes))
+    try:
+        for i in range(len(scenes)):
+            image, target = scenes[i]
+            names.append(f"{i + 1:06}.png")
+            targets.append(target)
+            _write_picture(folder / names[-1], image)
+        write_json(annotations, coco_dict(names, targets, scenes.classes))
+    except BaseException:  # a full disk, Ctrl-C: pictures without annotations are of no use
+        shutil.rmtree(folder)
+        raise
     print(f"{len(names)} pictures in {folder}, their objects in {annotations}")
     return 0
 
 
 def _model(options: argparse.Namespace) -> MaskRCNN:
     return open_model(options.model).to(options.device)
+
+
+def _use_mine(options: argparse.Namespace) -> None:
+    for path in options.mine:
+        print(f"{', '.join(use_mine(path))}: yours, from {path}", file=sys.stderr)
 
 
 def _nan_to_none(value: Any) -> Any:

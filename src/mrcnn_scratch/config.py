@@ -21,6 +21,22 @@ def _require_at_least(prefix: str, settings: Any, lowest: float, names: str) -> 
             raise InputError(f"configuration: {prefix}.{name} must be at least {lowest}, not {getattr(settings, name)}")
 
 
+def _require_between(prefix: str, settings: Any, lowest: float, highest: float, names: str) -> None:
+    """Of a setting that is a tuple, each entry. A nan lies nowhere."""
+    for name in names.split():
+        value = getattr(settings, name)
+        if not all(lowest <= item <= highest for item in (value if isinstance(value, tuple) else (value,))):
+            raise InputError(f"configuration: {prefix}.{name} must be from {lowest:g} to {highest:g}, not {value}")
+
+
+def _require_length(prefix: str, settings: Any, length: int, names: str) -> None:
+    for name in names.split():
+        if len(getattr(settings, name)) != length:
+            raise InputError(
+                f"configuration: {prefix}.{name} must have {length} entries, not {getattr(settings, name)}"
+            )
+
+
 @dataclass(frozen=True)
 class TransformConfig:
     """From the user's image to the network's input (Faster R-CNN, section 4)."""
@@ -38,6 +54,10 @@ class TransformConfig:
 
     def __post_init__(self) -> None:
         _require_at_least("transform", self, 1, "min_size max_size divisor")
+        _require_between("transform", self, 1, 10_000, "min_size max_size divisor")
+        _require_length("transform", self, 3, "mean std")
+        _require_between("transform", self, -1000, 1000, "mean")
+        _require_between("transform", self, 1e-6, 1000, "std")
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,9 @@ class StageConfig:
     """Channels of the 3x3 convolutions."""
     out: int
     """Channels that leave the stage: ``inner`` in basic blocks, 4 times it in the paper's bottlenecks."""
+
+    def __post_init__(self) -> None:
+        _require_between("backbone.stages", self, 1, 10_000, "blocks inner out")
 
 
 @dataclass(frozen=True)
@@ -68,12 +91,14 @@ class BackboneConfig:
         StageConfig(1, 128, 128),
     )
     norm: str = "batch"
-    """``batch``: BatchNorm with the batch's statistics. ``frozen``: with constant ones (Mask R-CNN, section 3.1)."""
+    """``batch``: BatchNorm with the batch's statistics. ``frozen``: with constant ones (ResNet, appendix A)."""
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
         _require_one_of("backbone.block", self.block, ("basic", "bottleneck"))
         _require_one_of("backbone.norm", self.norm, ("batch", "frozen"))
+        _require_between("backbone", self, 0, 1000, "norm_eps")
+        _require_between("backbone", self, 1, 10_000, "stem_channels stem_kernel")
 
 
 @dataclass(frozen=True)
@@ -84,6 +109,12 @@ class AnchorConfig:
     """Per pyramid level, square roots of the anchors' areas in pixels."""
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height over width."""
+
+    def __post_init__(self) -> None:
+        _require_between("anchors", self, 1e-3, 1000, "aspect_ratios")
+        for level in self.sizes:
+            if not all(1e-3 <= size <= 1e6 for size in level):
+                raise InputError(f"configuration: anchors.sizes must be from 0.001 to 1000000 pixels, not {level}")
 
 
 @dataclass(frozen=True)
@@ -110,6 +141,11 @@ class RPNConfig:
     min_side: float = 1e-3
     """Proposals with a shorter side, in pixels, are dropped."""
     smooth_l1_beta: float = 1 / 9
+
+    def __post_init__(self) -> None:
+        _require_between("rpn", self, 0, 10, "positive_iou negative_iou positive_fraction nms_iou")
+        _require_between("rpn", self, 0, 1e6, "samples pre_nms_train pre_nms_test post_nms_train post_nms_test")
+        _require_between("rpn", self, 0, 1e6, "min_side smooth_l1_beta")
 
 
 @dataclass(frozen=True)
@@ -147,6 +183,16 @@ class RoIConfig:
     """Kept per image (section 3.1, "Inference")."""
     mask_threshold: float = 0.5
     """A pixel is the object's above this probability (section 3, "Network Architecture")."""
+
+    def __post_init__(self) -> None:
+        _require_between("roi", self, 0, 10, "positive_fraction positive_iou score_threshold nms_iou mask_threshold")
+        _require_between("roi", self, 0, 1e6, "samples detections min_side smooth_l1_beta")
+        _require_between("roi", self, 1, 1e6, "canonical_size")
+        _require_between("roi", self, -1000, 1000, "canonical_level")
+        _require_between("roi", self, 1, 1000, "sampling_ratio box_resolution mask_resolution")
+        _require_between("roi", self, 1, 10_000, "box_head mask_head")
+        _require_length("roi", self, 4, "box_weights")
+        _require_between("roi", self, 1e-6, 1e6, "box_weights")
 
 
 @dataclass(frozen=True)
@@ -219,6 +265,7 @@ class TrainingConfig:
         _require_one_of("training.schedule", self.schedule, ("cosine", "step"))
         _require_at_least("training", self, 1, "steps batch_size checkpoint_every")
         _require_at_least("training", self, 0, "images seed lr warmup momentum weight_decay clip_norm")
+        _require_between("training", self, 1, 10_000, "batch_size")  # more would be looked for till memory ends
 
 
 SHAPES = Config()
@@ -270,6 +317,8 @@ def _value(default: Any, new: Any, name: str) -> Any:
         if not isinstance(new, list | tuple) or not new:
             raise InputError(f"configuration: {name} must be a list and not empty, not {new!r}")
         return tuple(_value(default[0], item, f"{name}[{i}]") for i, item in enumerate(new))
+    if isinstance(new, int | float) and not -1e36 <= new <= 1e36:  # nan too
+        raise InputError(f"configuration: {name} must be a number from -1e36 to 1e36, which float32 can hold")
     if isinstance(default, float) and isinstance(new, int) and not isinstance(new, bool):
         return float(new)
     if type(new) is not type(default):

@@ -23,7 +23,7 @@ def read_config(path: Path) -> dict[str, Any]:
             settings = tomllib.load(file)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or an integer of thousands of digits
         raise InputError(f"{path} is not TOML: {error or 'it is nested too deep'}") from None
     unknown = sorted(settings.keys() - {"network", "training"})
     if unknown:

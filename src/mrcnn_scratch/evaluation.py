@@ -176,7 +176,7 @@ def format_table(result: dict[str, dict[str, Any]], classes: Sequence[str]) -> s
         for kind, shown in (("box", "all classes" if name is None else name), ("mask", "")):
             row = result[kind] if name is None else result[kind]["per_class"][name]
             cells = "".join(f"{'-':>8}" if np.isnan(row[key]) else f"{row[key]:8.3f}" for key in columns)
-            lines.append(f"{shown[:width]:<{width}}  {kind:<4}{cells}")
+            lines.append(f"{' '.join(shown.split())[:width]:<{width}}  {kind:<4}{cells}")  # a name may hold line ends
     return "\n".join(lines)
 
 

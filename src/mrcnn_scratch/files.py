@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,8 +20,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file beside ``path`` and rename it: a reader sees the old content or the new, whatever is killed when.
 
     Raises:
-        InputError: the folder does not exist or cannot be written to, or the disk is full; the old file is as it was.
+        InputError: the folder does not exist or cannot be written to, the disk is full, or ``path`` is a device or a
+            folder; the old file is as it was.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"cannot write {path}: it is no ordinary file")
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
@@ -39,6 +42,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)  # gone already when all went well
+
+
+def remove_parts(folder: Path, names: Iterable[str]) -> None:
+    """Remove what writers of the files ``names`` left that were killed. None may be at work: see :func:`alone_in`."""
+    for name in names:
+        for part in folder.glob(f".{name}.*.part"):
+            with contextlib.suppress(OSError):
+                part.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Mask R-CNN (He et al. 2017), the whole network: one method per stage, in the order of the data flow."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -119,7 +120,9 @@ class MaskRCNN(Layer):
             InputError: there are no images, or one is of another type or shape.
         """
         self.set_training(False)
-        with single_threaded_blas():
+        with single_threaded_blas(), warnings.catch_warnings():
+            # Weights that overflow, of a training run that went wrong, find nothing or nonsense, and without a word.
+            warnings.simplefilter("ignore", RuntimeWarning)
             return self._detect(images)
 
     def _detect(self, images: Sequence[Array]) -> list[Detections]:

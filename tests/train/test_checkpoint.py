@@ -326,3 +326,11 @@ json_values = st.recursive(
 def test_any_description_is_refused(meta, folder):
     refuses(load_model, with_meta(folder, meta))
     refuses(load_checkpoint, with_meta(folder, meta))
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    """Renaming a file over /dev/null would take the device away from everybody."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="no ordinary file"):
+        write_atomically(tmp_path / "pipe", lambda file: file.write(b"new"))
+    assert not (tmp_path / "pipe").is_file()

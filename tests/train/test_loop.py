@@ -190,3 +190,11 @@ def test_a_learning_rate_far_too_high_ends_in_that_error(xp):
     with pytest.raises(InputError, match="lower learning rate"):
         run(trainer, 100)
     assert all(np.isfinite(array).all() for array in trainer.model.state().values())
+
+
+def test_infinite_weights_are_not_saved():
+    trainer = tiny_trainer()
+    _, parameter = next(iter(trainer.model.named_parameters()))
+    parameter.value = np.full_like(parameter.value, np.inf)
+    with pytest.raises(InputError, match="a weight has become infinite: start again with a lower learning rate"):
+        trainer.checkpoint({})

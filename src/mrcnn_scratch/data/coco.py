@@ -2,6 +2,7 @@
 
 import copy
 import operator
+import os
 import reprlib
 import warnings
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ class CocoDataset:
 
     def __init__(self, annotations: Path, image_dir: Path, *, classes: Sequence[str] | None = None) -> None:
         self.path, self.image_dir = Path(annotations), Path(image_dir)
-        if not self.image_dir.is_dir():
+        if not os.path.isdir(image_dir):  # unlike Path's, False also of a name that no folder can have
             raise InputError(f"there is no folder {image_dir}: give the one that the pictures are in")
         data = read_coco(self.path)
         ids = {category["name"]: category["id"] for category in sorted(data["categories"], key=lambda c: c["id"])}

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, array_module
 
 
 class AnchorGenerator:
@@ -35,17 +35,12 @@ class AnchorGenerator:
             xp: the module of the arrays wanted.
 
         Returns:
-            Per level (H*W*A, 4) float32 in pixels, in the order row, column, anchor. A place's stride is
-            ``image size // grid size``, and its anchors are centred on its top left corner.
+            Per level (H*W*A, 4) float32 in pixels: see :func:`place_anchors`.
         """
-        levels = []
-        for cell, (rows, columns) in zip(self.cells, grid_sizes, strict=True):
-            y = xp.arange(rows, dtype=xp.float32) * (image_size[0] // rows)
-            x = xp.arange(columns, dtype=xp.float32) * (image_size[1] // columns)
-            y, x = (part.reshape(-1, 1) for part in xp.meshgrid(y, x, indexing="ij"))  # (H*W, 1)
-            shifts = xp.concatenate([x, y, x, y], axis=1)  # (H*W, 4)
-            levels.append((shifts[:, None] + xp.asarray(cell)).reshape(-1, 4))
-        return levels
+        return [
+            place_anchors(xp.asarray(cell), grid_size, image_size)
+            for cell, grid_size in zip(self.cells, grid_sizes, strict=True)
+        ]
 
     def __call__(self, grid_sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> Array:
         """All levels' anchors in a row: (A, 4), in the order level, row, column, anchor. See :meth:`levels`."""
@@ -64,3 +59,24 @@ def cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Arra
     heights = (root * np.asarray(sizes, np.float32)).reshape(-1)
     widths = ((1 / root) * np.asarray(sizes, np.float32)).reshape(-1)
     return np.round(np.stack([-widths, -heights, widths, heights], axis=1) / 2)
+
+
+def place_anchors(cell: Array, grid_size: tuple[int, int], image_size: tuple[int, int]) -> Array:
+    """The anchors of one place, repeated at every place of a level.
+
+    Args:
+        cell: (A, 4) anchors around (0, 0), in pixels, as :func:`cell_anchors` makes them.
+        grid_size: (height, width) of the level's feature map.
+        image_size: (height, width) of the padded batch, in pixels.
+
+    Returns:
+        (H*W*A, 4) in pixels, of ``cell``'s dtype, in the order row, column, anchor. A place's stride is
+        ``image size // grid size``, and its anchors are centred on its top left corner.
+    """
+    xp = array_module(cell)
+    rows, columns = grid_size
+    y = xp.arange(rows, dtype=cell.dtype) * (image_size[0] // rows)
+    x = xp.arange(columns, dtype=cell.dtype) * (image_size[1] // columns)
+    y, x = (part.reshape(-1, 1) for part in xp.meshgrid(y, x, indexing="ij"))  # (H*W, 1)
+    shifts = xp.concatenate([x, y, x, y], axis=1)  # (H*W, 4)
+    return (shifts[:, None] + cell).reshape(-1, 4)

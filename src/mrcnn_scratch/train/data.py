@@ -80,3 +80,8 @@ def absolute(data: DataConfig) -> DataConfig:
     given = {name: getattr(data, name) for name in names}
     full = {name: str(Path(path).absolute()) if path else "" for name, path in given.items()}
     return DataConfig(**full, skip_bad=data.skip_bad)
+
+
+def absolute_model(name: str) -> str:
+    """The same for a network to start from; the packaged one is known by its name."""
+    return str(Path(name).absolute()) if name and name != "shapes" else name

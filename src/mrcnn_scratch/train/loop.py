@@ -127,9 +127,19 @@ class Trainer:
         return [image for image, _ in examples], [target for _, target in examples]
 
     def checkpoint(self, settings: dict[str, object]) -> Checkpoint:
-        """The run as it stands; ``settings`` are written along."""
+        """The run as it stands; ``settings`` are written along.
+
+        Raises:
+            InputError: a weight is not finite, and nobody could go on from there.
+        """
         velocity = {name: to_host(v).copy() for name, v in self.optimiser.velocity.items()}  # steps change it in place
-        return Checkpoint(self.steps_done, self.model.state(), velocity, self.model.config, settings)
+        state = self.model.state()
+        if not all(np.isfinite(array).all() for array in state.values()):
+            raise InputError(
+                f"step {self.steps_done}: a weight has become infinite: start again with a lower learning rate; "
+                "the last checkpoint is as it was"
+            )
+        return Checkpoint(self.steps_done, state, velocity, self.model.config, settings)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from ``checkpoint``.

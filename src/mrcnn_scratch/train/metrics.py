@@ -34,7 +34,10 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}") from None
     if tuple(header) != COLUMNS:
-        raise InputError(f"{path} is no table of a training run: its first line must be {','.join(COLUMNS)}")
+        raise InputError(
+            f"{path} is no table of a training run: its first line must be {','.join(COLUMNS)}; "
+            "move it away, and --resume begins a new one"
+        )
     return [dict(zip(COLUMNS, row, strict=True)) for row in rows if _is_whole(row)]
 
 

@@ -16,13 +16,13 @@ from ..config import Config, TrainingConfig, training_from_dict
 from ..config_file import write_config
 from ..errors import InputError
 from ..evaluation import format_table
-from ..files import alone_in, make_folder
+from ..files import alone_in, make_folder, remove_parts
 from ..mask_rcnn import MaskRCNN
 from ..measure import BAR_INTERVAL, measure
 from ..weights import open_model
 from ..weights.model_file import save_model
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from .data import RunData, absolute, open_data
+from .data import RunData, absolute, absolute_model, open_data
 from .loop import Trainer
 from .metrics import COLUMNS, appending, keep_metrics, read_metrics
 
@@ -64,7 +64,8 @@ def train(
     saved = load_run(out) if resume else None
     if saved is None:
         refuse_to_overwrite(out)
-        config = replace(config, data=absolute(config.data))
+        config = replace(config, data=absolute(config.data), start=absolute_model(config.start))
+        _require_text(config)
     else:
         network, config = saved.config, training_from_dict(saved.training)
     data = open_data(config, None if own_classes and saved is None else network.classes)
@@ -72,6 +73,7 @@ def train(
     trainer = Trainer(model.to(device), data.training, data.length, config)
     make_folder(out)  # only now: all that can be wrong beforehand leaves no trace
     with alone_in(out):
+        remove_parts(out, FILES)
         if saved is not None:
             trainer.restore(load_run(out))  # again: another run may have gone on meanwhile
         else:  # before all else, so that a run can be resumed whenever it is killed
@@ -82,6 +84,13 @@ def train(
         run_steps(trainer, out)
         save_model(model, out / "model.npz")
         return report(model, data, out)
+
+
+def _require_text(config: TrainingConfig) -> None:
+    """Raise an InputError for a name in bytes that are no text: config.toml could not hold it."""
+    for name in (config.start, *asdict(config.data).values()):
+        if isinstance(name, str) and any("\ud800" <= character <= "\udfff" for character in name):
+            raise InputError(f"the name {name!a} is not text in UTF-8: rename the file or folder")
 
 
 def new_model(network: Config, config: TrainingConfig, data: RunData) -> MaskRCNN:
@@ -96,9 +105,13 @@ def new_model(network: Config, config: TrainingConfig, data: RunData) -> MaskRCN
             return MaskRCNN(replace(network, classes=data.measured.classes), rng)
         except (ValueError, ArithmeticError, LookupError, MemoryError) as error:  # -1 channels, for one
             raise InputError(f"configuration: there is no such network: {error}") from None
-    model = open_model(config.start)
-    model.config = replace(model.config, transform=network.transform)
-    if model.config.classes != data.measured.classes:
+    source = open_model(config.start)
+    model = MaskRCNN(replace(network, classes=source.config.classes), rng)
+    try:
+        model.load_state(source.state())
+    except InputError as error:
+        raise InputError(f"configuration: {config.start} is a network of other sizes: {error}") from None
+    if source.config.classes != data.measured.classes:
         model.replace_predictors(data.measured.classes, rng)
     return model
 
@@ -166,7 +179,7 @@ def report(model: MaskRCNN, data: RunData, out: Path) -> str:
     rows = read_metrics(out / "metrics.csv")
     metrics = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
     visualize.save(visualize.show_curves(metrics), out / "curves.png")
-    measured = measure(model, data.measured, batch_size=data.batch_size, examples=EXAMPLES)
+    measured = measure(model, data.measured, batch_size=data.batch_size, examples=EXAMPLES, results=False)
     images, targets, found = zip(*measured.examples, strict=True)
     shown = [one.above(visualize.SHOWN_SCORE) for one in found]
     figure = visualize.show_detections(images, targets, shown, data.measured.classes)

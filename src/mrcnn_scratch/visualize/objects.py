@@ -14,7 +14,7 @@ from ..backend import Array
 from ..errors import InputError
 from ..structures import Detections, Target
 from .labels import class_name, decimal, draw_labels
-from .parts import class_colour, draw_boxes, draw_image, panels, same_length
+from .parts import class_colour, draw_boxes, draw_image, missing_glyphs_as_boxes, panels, same_length
 
 OVERLAY_SIDE = 512
 """Least long side of an :func:`overlay`, in pixels: in a smaller one the labels would hide the objects."""
@@ -78,7 +78,8 @@ def overlay(image: Array, detections: Detections, classes: Sequence[str] = ()) -
     ax = figure.add_axes((0, 0, 1, 1))
     draw_objects(ax, image, detections.boxes, detections.labels, detections.masks, detections.scores, classes)
     ax.set_axis_off()
-    canvas.draw()  # type: ignore[no-untyped-call]
+    with missing_glyphs_as_boxes():
+        canvas.draw()  # type: ignore[no-untyped-call]
     return np.array(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
 
 

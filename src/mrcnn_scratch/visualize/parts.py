@@ -2,7 +2,9 @@
 
 import math
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,16 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: the file cannot be written there.
     """
-    write_atomically(Path(path), lambda file: figure.savefig(file, format="png"))
+    with missing_glyphs_as_boxes():
+        write_atomically(Path(path), lambda file: figure.savefig(file, format="png"))
+
+
+@contextmanager
+def missing_glyphs_as_boxes() -> Iterator[None]:
+    """Inside, a character that matplotlib's font lacks, of a class in Japanese perhaps, is a box and no warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
+        yield
 
 
 def panels(count: int, columns: int, image: Array, titles: bool = False) -> tuple[Figure, list[Axes]]:
