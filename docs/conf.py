@@ -1,7 +1,10 @@
 """Sphinx's configuration. ``make docs`` runs it over the whole repository, so that a link is right on the code host and
 here: ``../src/mrcnn_scratch/nms.py`` is the file there, and the page with its text here."""
 
+import ast
+import inspect
 import re
+import textwrap
 from pathlib import Path
 
 from mrcnn_scratch import __version__
@@ -35,7 +38,6 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_type_aliases = {"Array": "Array", "Backward": "Backward"}
 napoleon_use_rtype = False
 
 html_theme = "furo"
@@ -72,6 +74,22 @@ def link_to_code(app, docname, source):
         source[0] = LINK.sub(page, source[0])
 
 
+def as_it_is_written(app, what, name, thing, options, signature, returns):
+    """A function's signature from its source: Python itself has forgotten that an ``Any`` was called ``Array``."""
+    function = getattr(thing, "__init__", None) if what == "class" else thing
+    try:
+        [node] = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function)))).body
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    if not isinstance(node, ast.FunctionDef):
+        return None
+    if node.args.args and node.args.args[0].arg in ("self", "cls"):
+        node.args.args.pop(0)
+    returned = None if node.returns is None or what == "class" else ast.unparse(node.returns)
+    return f"({ast.unparse(node.args)})", returned
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("source-read", link_to_code)
+    app.connect("autodoc-process-signature", as_it_is_written)

@@ -64,7 +64,9 @@ best = np.argsort(-likely)[:30]
 ((proposals, scores),) = model.proposals(objectness, deltas, anchors, batch)
 print(len(proposals), "proposals")
 titles = ("the likeliest anchors", "the best proposals")
-visualize.show_proposals(image, every[best], proposals[:30], likely[best], scores[:30], titles=titles)
+visualize.show_proposals(
+    image, every[best], proposals[:30], likely[best], scores[:30], titles=titles
+)
 
 # %% [markdown]
 # ## What is in each?
@@ -77,7 +79,9 @@ indices = np.zeros(len(proposals), np.int64)
 pooled, _ = model.pool(features, proposals, indices, batch, resolution=7)
 print("pooled features", pooled.shape)
 shown = [np.abs(pooled[i]).mean(axis=2) for i in range(5)]
-visualize.show_arrays(shown, [f"proposal {i + 1}: {scores[i]:.2f}" for i in range(5)], columns=5, digits=1)
+visualize.show_arrays(
+    shown, [f"proposal {i + 1}: {scores[i]:.2f}" for i in range(5)], columns=5, digits=1
+)
 
 # %% [markdown]
 # From these numbers the **box head** says what each proposal is, (K, 4) probabilities for background and three classes, and
@@ -89,11 +93,16 @@ visualize.show_arrays(shown, [f"proposal {i + 1}: {scores[i]:.2f}" for i in rang
 probabilities = ops.softmax(logits)
 print("proposal    background  " + "  ".join(f"{name:>8}" for name in scenes.classes))
 for i in range(5):
-    print(f"{i + 1:8}    " + "  ".join(f"{p:10.3f}" if k == 0 else f"{p:8.3f}" for k, p in enumerate(probabilities[i])))
+    print(
+        f"{i + 1:8}    "
+        + "  ".join(f"{p:10.3f}" if k == 0 else f"{p:8.3f}" for k, p in enumerate(probabilities[i]))
+    )
 
 # %%
 (found,) = model.detect_boxes(features, [proposals], batch)
-print(f"{len(found.boxes)} detections, {int((found.scores > 0.5).sum())} of them with a score over .5")
+print(
+    f"{len(found.boxes)} detections, {int((found.scores > 0.5).sum())} of them with a score over .5"
+)
 
 # %% [markdown]
 # ## Which pixels are its own?

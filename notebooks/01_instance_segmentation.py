@@ -52,7 +52,11 @@ none = np.zeros(0, int)
 visualize.draw_objects(panels[0], image, target.boxes[none], target.labels[none])
 visualize.draw_objects(panels[1], image, target.boxes, target.labels, classes=CLASSES)
 visualize.draw_objects(panels[2], image, target.boxes, target.labels, target.masks, classes=CLASSES)
-for ax, title in zip(panels, ("the image", "detection: a box each", "instance segmentation: a mask each"), strict=True):
+for ax, title in zip(
+    panels,
+    ("the image", "detection: a box each", "instance segmentation: a mask each"),
+    strict=True,
+):
     ax.set_title(title, fontsize=10)
 figure
 
@@ -105,24 +109,39 @@ print("boxes are those of the masks:", np.array_equal(mask_boxes(target.masks), 
 
 # %%
 numbers = np.arange(1, len(target) + 1)
-semantic = np.einsum("g,ghw->hw", target.labels, target.masks)  # (H, W): 0 background, else the class
+semantic = np.einsum(
+    "g,ghw->hw", target.labels, target.masks
+)  # (H, W): 0 background, else the class
 instance = np.einsum("g,ghw->hw", numbers, target.masks)  # (H, W): 0 background, else which object
 
 
 # %%
 def draw_labels_map(ax, labels, names, colours):
     """A map of whole numbers (H, W) in ``colours``, number 0 in grey, with a legend of ``names`` below."""
-    ax.imshow(labels, cmap=ListedColormap(["#EEEEEE", *colours]), vmin=0, vmax=3, interpolation="nearest")
+    ax.imshow(
+        labels, cmap=ListedColormap(["#EEEEEE", *colours]), vmin=0, vmax=3, interpolation="nearest"
+    )
     keys = [Rectangle((0, 0), 1, 1, color=colour) for colour in ("#DDDDDD", *colours)]
-    ax.legend(keys, ["0: nothing", *names], fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.02))
+    ax.legend(
+        keys,
+        ["0: nothing", *names],
+        fontsize=9,
+        ncols=2,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.02),
+    )
 
 
 figure = Figure(figsize=(9, 4), layout="constrained")
 panels = figure.subplots(1, 3)
 panels[0].imshow(image)
-draw_labels_map(panels[1], semantic, [f"{i}: {name}" for i, name in enumerate(CLASSES, start=1)], PALETTE[:3])
+draw_labels_map(
+    panels[1], semantic, [f"{i}: {name}" for i, name in enumerate(CLASSES, start=1)], PALETTE[:3]
+)
 draw_labels_map(panels[2], instance, [f"object {i}" for i in numbers], PALETTE[3:6])
-for ax, title in zip(panels, ("the image", "semantic: which class?", "instance: which object?"), strict=True):
+for ax, title in zip(
+    panels, ("the image", "semantic: which class?", "instance: which object?"), strict=True
+):
     ax.set_title(title, fontsize=10)
     ax.set(xticks=[], yticks=[])
 figure
@@ -144,7 +163,12 @@ def count_regions_slow(mask):
         regions, walk = regions + 1, [left.pop()]
         while walk:
             row, column = walk.pop()
-            near = {(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)} & left
+            near = {
+                (row - 1, column),
+                (row + 1, column),
+                (row, column - 1),
+                (row, column + 1),
+            } & left
             left -= near
             walk.extend(near)
     return regions
@@ -180,7 +204,9 @@ print("semantic from instance:", np.array_equal(class_of_number[instance], seman
 
 # %%
 chosen = [scenes[i] for i in (42, 76, 87, 102, 23, 99)]
-visualize.show_scenes([image for image, _ in chosen], [target for _, target in chosen], CLASSES, columns=3)
+visualize.show_scenes(
+    [image for image, _ in chosen], [target for _, target in chosen], CLASSES, columns=3
+)
 
 # %% [markdown]
 # ## What a box is
@@ -200,7 +226,11 @@ def draw_grid(ax, colours, boxes=(), box_colours=PALETTE[3:]):
     ax.grid(color="0.6", linewidth=0.8)
     ax.tick_params(labelsize=8, top=True, labeltop=True, bottom=False, labelbottom=False)
     for (x1, y1, x2, y2), colour in zip(boxes, box_colours, strict=False):
-        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=3, clip_on=False))
+        ax.add_patch(
+            Rectangle(
+                (x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=3, clip_on=False
+            )
+        )
 
 
 white, grey, light = (1.0, 1.0, 1.0), (0.75, 0.75, 0.75), (0.88, 0.88, 0.88)
@@ -214,13 +244,32 @@ for i in range(8):
     ax.text(i + 0.5, 5.5, f"pixel\n{i}", ha="center", va="center", fontsize=8, color="0.4")
 for (x, y), text in {(2, 1): "(x1, y1) = (2, 1)", (6, 4): "(x2, y2) = (6, 4)"}.items():
     ax.plot(x, y, "o", color=PALETTE[3])
-    ax.text(x, y + (-0.3 if y == 1 else 0.35), text, ha="center", va="center", fontsize=10, color=PALETTE[3])
+    ax.text(
+        x,
+        y + (-0.3 if y == 1 else 0.35),
+        text,
+        ha="center",
+        va="center",
+        fontsize=10,
+        color=PALETTE[3],
+    )
 ax.set_title("numbers on the edge are positions, numbers inside are pixels", fontsize=10)
 figure
 
 # %%
 x1, y1, x2, y2 = box
-print("box", box, " width", x2 - x1, " height", y2 - y1, " area", box_area(box), " pixels in the mask", mask.sum())
+print(
+    "box",
+    box,
+    " width",
+    x2 - x1,
+    " height",
+    y2 - y1,
+    " area",
+    box_area(box),
+    " pixels in the mask",
+    mask.sum(),
+)
 
 # %% [markdown]
 # With this convention the width is `x2 - x1`, the height `y2 - y1`, and the area of the box equals the number of
@@ -234,7 +283,9 @@ print("box", box, " width", x2 - x1, " height", y2 - y1, " area", box_area(box),
 first_last = np.array([2, 1, 5, 3])
 for scale in (1, 0.5, 0.25):
     (a1, _, a2, _), (b1, _, b2, _) = scale * box, scale * first_last
-    print(f"scale {scale:4}: true width {4 * scale:3}   x2 - x1 = {a2 - a1:4}   with +1: {b2 - b1 + 1:4}")
+    print(
+        f"scale {scale:4}: true width {4 * scale:3}   x2 - x1 = {a2 - a1:4}   with +1: {b2 - b1 + 1:4}"
+    )
 
 # %% [markdown]
 # Positions scale as the picture does. With a `+1` the boxes come out too wide, and relatively more so the smaller
@@ -268,8 +319,14 @@ def covered(box):
 both, either = covered(a) & covered(b), covered(a) | covered(b)
 figure = Figure(figsize=(9, 3.6), layout="constrained")
 panels = figure.subplots(1, 3)
-for ax, part, title in zip(panels, (None, both, either), ("the boxes", "intersection", "union"), strict=True):
-    draw_grid(ax, np.full((8, 8, 3), 1.0) if part is None else np.where(part[..., None], light, white), [a, b])
+for ax, part, title in zip(
+    panels, (None, both, either), ("the boxes", "intersection", "union"), strict=True
+):
+    draw_grid(
+        ax,
+        np.full((8, 8, 3), 1.0) if part is None else np.where(part[..., None], light, white),
+        [a, b],
+    )
     ax.set_title(title if part is None else f"{title}: {part.sum()} squares", fontsize=10)
     for n, (row, column) in enumerate([] if part is None else np.argwhere(part), start=1):
         ax.text(column + 0.5, row + 0.5, n, ha="center", va="center", fontsize=9)
@@ -312,15 +369,22 @@ print(f"box_iou:  {box_iou(a[None], b[None])[0, 0]:.6f}")
 
 # %%
 figure = Figure(figsize=(9, 2.1), layout="constrained")
-for ax, other, title in zip(figure.subplots(1, 2), ((3, 7), (6.5, 8)), ("x of A and B above", "apart"), strict=True):
+for ax, other, title in zip(
+    figure.subplots(1, 2), ((3, 7), (6.5, 8)), ("x of A and B above", "apart"), strict=True
+):
     start, end = max(1, other[0]), min(6, other[1])
-    for y, (left, right), name, colour in ((2, (1, 6), "A", PALETTE[3]), (1, other, "B", PALETTE[4])):
+    for y, (left, right), name, colour in (
+        (2, (1, 6), "A", PALETTE[3]),
+        (1, other, "B", PALETTE[4]),
+    ):
         ax.plot((left, right), (y, y), color=colour, linewidth=7, solid_capstyle="butt")
         ax.text(left - 0.15, y, name, ha="right", va="center", fontsize=11, color=colour)
     if end > start:
         ax.axvspan(start, end, color=light)
     ax.set(xlim=(0, 8.5), ylim=(0.5, 2.5), yticks=[], xticks=range(9), xlabel="x")
-    ax.set_title(f"{title}: earlier end {end:g} - later start {start:g} = {end - start:g}", fontsize=10)
+    ax.set_title(
+        f"{title}: earlier end {end:g} - later start {start:g} = {end - start:g}", fontsize=10
+    )
 figure
 
 # %% [markdown]
@@ -359,9 +423,18 @@ def draw_pair(ax, one, two, reach=0.82):
     """Two boxes on an empty panel, in the middle; the panel ends ``reach`` from there."""
     for (x1, y1, x2, y2), colour in ((one, PALETTE[3]), (two, PALETTE[5])):
         ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, facecolor=colour, alpha=0.35))
-        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=1.5))
+        ax.add_patch(
+            Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=1.5)
+        )
     x, y = (np.minimum(one, two)[:2] + np.maximum(one, two)[2:]) / 2
-    ax.set(xlim=(x - reach, x + reach), ylim=(y + 0.82, y - 0.82), xticks=[], yticks=[], aspect="equal", frame_on=False)
+    ax.set(
+        xlim=(x - reach, x + reach),
+        ylim=(y + 0.82, y - 0.82),
+        xticks=[],
+        yticks=[],
+        aspect="equal",
+        frame_on=False,
+    )
 
 
 unit = np.array([0.0, 0.0, 1.0, 1.0])
@@ -413,7 +486,9 @@ for side in (4, 8, 16, 32, 64, 128):
 row, column = np.indices((8, 8))
 lower, upper = (column <= row), (column >= row)  # they share the diagonal
 figure = Figure(figsize=(9, 3.3), layout="constrained")
-for ax, part, title in zip(figure.subplots(1, 3), (lower, upper, lower & upper), ("A", "B", "in both"), strict=True):
+for ax, part, title in zip(
+    figure.subplots(1, 3), (lower, upper, lower & upper), ("A", "B", "in both"), strict=True
+):
     draw_grid(ax, np.where(part[..., None], grey, white), mask_boxes(part[None]))
     ax.set_title(f"{title}: {part.sum()} pixels", fontsize=10)
 figure
@@ -437,11 +512,20 @@ visualize.show_detections([image], [target], [found], CLASSES)
 # %%
 intersection = (found.masks[:, None] & target.masks[None]).sum(axis=(2, 3))  # (R, G)
 union = (found.masks[:, None] | target.masks[None]).sum(axis=(2, 3))  # (R, G)
-tables, titles = [box_iou(found.boxes, target.boxes), intersection / union], ["IoU of boxes", "IoU of masks"]
+tables, titles = (
+    [box_iou(found.boxes, target.boxes), intersection / union],
+    ["IoU of boxes", "IoU of masks"],
+)
 figure = visualize.show_arrays(tables, titles, columns=2, width=8, signed=False)
 for ax in figure.axes:
-    ax.set_xticks(range(len(target)), [f"object {i}\n{CLASSES[label - 1]}" for i, label in enumerate(target.labels, 1)])
-    ax.set_yticks(range(len(found)), [f"found {i}\n{CLASSES[label - 1]}" for i, label in enumerate(found.labels, 1)])
+    ax.set_xticks(
+        range(len(target)),
+        [f"object {i}\n{CLASSES[label - 1]}" for i, label in enumerate(target.labels, 1)],
+    )
+    ax.set_yticks(
+        range(len(found)),
+        [f"found {i}\n{CLASSES[label - 1]}" for i, label in enumerate(found.labels, 1)],
+    )
     ax.tick_params(labelsize=9, length=0)
 figure
 
@@ -472,9 +556,14 @@ for place, (x, y) in enumerate(np.ndindex(6, 5)):
     top.text(x + 0.5, y + 0.5, place, ha="center", va="center", fontsize=9)
     bottom.text(place + 0.5, 0.5, place, ha="center", va="center", fontsize=8)
 for end, length in zip(np.cumsum(runs), runs, strict=True):
-    bottom.text(end - length / 2, 1.5, f"{length}", ha="center", va="center", fontsize=11, weight="bold")
+    bottom.text(
+        end - length / 2, 1.5, f"{length}", ha="center", va="center", fontsize=11, weight="bold"
+    )
     bottom.axvline(end, ymin=-0.3, color=PALETTE[3], linewidth=2, clip_on=False)
-for ax, title in ((top, "the mask, pixels in reading order"), (bottom, "the same pixels in a row, and the runs below")):
+for ax, title in (
+    (top, "the mask, pixels in reading order"),
+    (bottom, "the same pixels in a row, and the runs below"),
+):
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
     ax.set_title(title, fontsize=10)
@@ -485,7 +574,9 @@ print("runs:", runs, "of zeros, ones, zeros, ...; together", sum(runs), "pixels"
 print("back:", np.array_equal(rle.decode_runs(runs, small.shape), small))
 for mask, label in zip(target.masks, target.labels, strict=True):
     text = rle.encode_rle(mask)["counts"]
-    print(f"{CLASSES[label - 1]:9} {mask.size} pixels, {len(rle.run_lengths(mask)):3} runs, {len(text):3} characters")
+    print(
+        f"{CLASSES[label - 1]:9} {mask.size} pixels, {len(rle.run_lengths(mask)):3} runs, {len(text):3} characters"
+    )
 
 # %% [markdown]
 # A mask takes about two runs for each column that it touches, instead of a number for each pixel. The last figure is

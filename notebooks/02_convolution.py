@@ -58,13 +58,21 @@ y = np.array([[(x[i : i + 3, j : j + 3] * kernel).sum() for j in range(3)] for i
 def outline(ax, row, column, height=3, width=3, colour=PALETTE[3]):
     """A frame around a part of an array that :func:`draw_array` has drawn."""
     place = (column - 0.5, row - 0.5)
-    ax.add_patch(Rectangle(place, width, height, fill=False, edgecolor=colour, linewidth=3, clip_on=False))
+    ax.add_patch(
+        Rectangle(place, width, height, fill=False, edgecolor=colour, linewidth=3, clip_on=False)
+    )
 
 
 figure = Figure(figsize=(9, 5.8), layout="constrained")
 for axes, (i, j) in zip(figure.subplots(3, 5), ((0, 0), (0, 1), (2, 2)), strict=True):
     window = x[i : i + 3, j : j + 3]
-    steps = {"input": x, "window": window, "times kernel": kernel, "products": window * kernel, "output": y}
+    steps = {
+        "input": x,
+        "window": window,
+        "times kernel": kernel,
+        "products": window * kernel,
+        "output": y,
+    }
     for ax, (title, array) in zip(axes, steps.items(), strict=True):
         draw_array(ax, array, limits=(-15, 15), signed=True)
         ax.set_title(title, fontsize=10)
@@ -127,7 +135,11 @@ slow = conv2d_slow(big, kernel)
 middle = time.perf_counter()
 fast = ops.conv2d(as_map(big), as_weight(kernel))[0][0, :, :, 0]
 ratio = (middle - start) / (time.perf_counter() - middle)
-print("equal:", np.allclose(slow, fast), f"  four loops take about 10^{round(math.log10(ratio))} times as long")
+print(
+    "equal:",
+    np.allclose(slow, fast),
+    f"  four loops take about 10^{round(math.log10(ratio))} times as long",
+)
 
 # %% [markdown]
 # ## Channels in and out
@@ -142,7 +154,9 @@ print("equal:", np.allclose(slow, fast), f"  four loops take about 10^{round(mat
 
 # %%
 two = np.stack([x, x.T], axis=-1)  # (5, 5, 2)
-weight = np.stack([kernel, [[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]], axis=-1)[..., None]  # (3, 3, 2, 1)
+weight = np.stack([kernel, [[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]], axis=-1)[
+    ..., None
+]  # (3, 3, 2, 1)
 parts = [conv2d_slow(two[..., c], weight[..., c, 0]) for c in range(2)]
 together = ops.conv2d(two[None], weight)[0][0, :, :, 0]
 rows = [[two[..., c], weight[..., c, 0], parts[c]] for c in range(2)]
@@ -163,7 +177,9 @@ kernels = {
     "above minus below": vertical.T,
     "centre minus around": np.array([[-1.0, -1, -1], [-1, 8, -1], [-1, -1, -1]]),
 }
-weight = np.stack([np.stack([k / 3] * 3, axis=-1) for k in kernels.values()], axis=-1)  # (3, 3, 3, 4)
+weight = np.stack(
+    [np.stack([k / 3] * 3, axis=-1) for k in kernels.values()], axis=-1
+)  # (3, 3, 3, 4)
 maps, _ = ops.conv2d(image[None] / 255.0, weight, padding=1)
 print("weight", weight.shape, "  output", maps.shape)
 show_arrays([image, *np.moveaxis(maps[0], -1, 0)], ["the image", *kernels], columns=5)
@@ -179,8 +195,19 @@ show_arrays([image, *np.moveaxis(maps[0], -1, 0)], ["the image", *kernels], colu
 model = load_shapes()
 pixels = model.batch([image]).pixels
 stem = model.resnet.stem.conv
-answers, backward_stem = ops.conv2d(pixels, stem.weight.value, stride=stem.stride, padding=stem.padding)
-print("x", pixels.shape, "  weight", stem.weight.value.shape, "  stride", stem.stride, "  y", answers.shape)
+answers, backward_stem = ops.conv2d(
+    pixels, stem.weight.value, stride=stem.stride, padding=stem.padding
+)
+print(
+    "x",
+    pixels.shape,
+    "  weight",
+    stem.weight.value.shape,
+    "  stride",
+    stem.stride,
+    "  y",
+    answers.shape,
+)
 filters = [stem.weight.value[..., f] for f in range(8)]
 coloured = [0.5 + 0.5 * f / abs(f).max() for f in filters]
 show_arrays(
@@ -218,7 +245,12 @@ for ax, (title, array) in zip(axes, steps.items(), strict=True):
     ax.set_title(title, fontsize=10)
 for text in [text for ax in axes[1:4] for text in ax.texts]:
     text.set_fontsize(9)
-for ax, place in ((axes[0], (0, 1)), (axes[1], (1, 0, 1, 9)), (axes[3], (1, 0, 1, 1)), (axes[4], (0, 1, 1, 1))):
+for ax, place in (
+    (axes[0], (0, 1)),
+    (axes[1], (1, 0, 1, 9)),
+    (axes[3], (1, 0, 1, 1)),
+    (axes[4], (0, 1, 1, 1)),
+):
     outline(ax, *place)
 figure
 
@@ -255,14 +287,30 @@ def draw_reads(ax, size, kernel, stride, padding):
         inside = 0 <= place < size
         ax.plot(place, 0, "o", color="0.25", markersize=13, fillstyle="full" if inside else "none")
         ax.text(
-            place, 0, place if inside else 0, ha="center", va="center", color="white" if inside else "0.25", fontsize=9
+            place,
+            0,
+            place if inside else 0,
+            ha="center",
+            va="center",
+            color="white" if inside else "0.25",
+            fontsize=9,
         )
-    ax.set(xlim=(-1.6, size + 0.6), ylim=(-0.3, 1.3), xticks=[], yticks=(0, 1), yticklabels=("inputs", "outputs"))
-    ax.set_title(f"stride {stride}, padding {padding}: {size} inputs, {len(starts)} outputs", fontsize=10)
+    ax.set(
+        xlim=(-1.6, size + 0.6),
+        ylim=(-0.3, 1.3),
+        xticks=[],
+        yticks=(0, 1),
+        yticklabels=("inputs", "outputs"),
+    )
+    ax.set_title(
+        f"stride {stride}, padding {padding}: {size} inputs, {len(starts)} outputs", fontsize=10
+    )
 
 
 figure = Figure(figsize=(9, 4.2), layout="constrained")
-for ax, (stride, padding) in zip(figure.subplots(2, 2).flat, ((1, 0), (1, 1), (2, 0), (2, 1)), strict=True):
+for ax, (stride, padding) in zip(
+    figure.subplots(2, 2).flat, ((1, 0), (1, 1), (2, 0), (2, 1)), strict=True
+):
     draw_reads(ax, 6, 3, stride, padding)
 figure
 
@@ -279,9 +327,18 @@ figure
 
 # %%
 print("  H  K  s  p   formula  conv2d")
-for height, k, stride, padding in ((6, 3, 1, 0), (6, 3, 1, 1), (6, 3, 2, 0), (6, 3, 2, 1), (7, 3, 2, 1), (9, 1, 2, 0)):
+for height, k, stride, padding in (
+    (6, 3, 1, 0),
+    (6, 3, 1, 1),
+    (6, 3, 2, 0),
+    (6, 3, 2, 1),
+    (7, 3, 2, 1),
+    (9, 1, 2, 0),
+):
     formula = (height + 2 * padding - k) // stride + 1
-    result, _ = ops.conv2d(np.ones((1, height, height, 1)), np.ones((k, k, 1, 1)), stride=stride, padding=padding)
+    result, _ = ops.conv2d(
+        np.ones((1, height, height, 1)), np.ones((k, k, 1, 1)), stride=stride, padding=padding
+    )
     print(f"{height:3}{k:3}{stride:3}{padding:3}{formula:8}{result.shape[1]:9}")
 
 # %% [markdown]
@@ -345,7 +402,12 @@ dkernel = conv2d_slow(x, dy)
 figure = Figure(figsize=(9, 4.1), layout="constrained")
 for axes, (a, b) in zip(figure.subplots(2, 4), ((0, 0), (1, 2)), strict=True):
     part = x[a : a + 3, b : b + 3]
-    steps = {f"x that W[{a}, {b}] meets": x, "times dy": dy, f"sum {dkernel[a, b]:g}": part * dy, "dW": dkernel}
+    steps = {
+        f"x that W[{a}, {b}] meets": x,
+        "times dy": dy,
+        f"sum {dkernel[a, b]:g}": part * dy,
+        "dW": dkernel,
+    }
     for ax, (title, array) in zip(axes, steps.items(), strict=True):
         draw_array(ax, array, limits=(-15, 15), signed=True)
         ax.set_title(title, fontsize=10)
@@ -375,7 +437,9 @@ for i, j in np.argwhere(dy):
     dx += stamp  # the += matters: see below
     stamps.append(stamp)
     titles.append(f"dy[{i}, {j}] = {dy[i, j]:g}")
-figure = show_arrays([dy, kernel, *stamps, dx], ["dy", "kernel W", *titles, "dx: sum of the stamps"], same_scale=True)
+figure = show_arrays(
+    [dy, kernel, *stamps, dx], ["dy", "kernel W", *titles, "dx: sum of the stamps"], same_scale=True
+)
 for ax, (i, j) in zip(figure.axes[2:7], np.argwhere(dy), strict=True):
     outline(ax, i, j)
 figure
@@ -420,7 +484,9 @@ _, backward_2 = ops.conv2d(as_map(x), as_weight(kernel), stride=2)
 dx2 = backward_2(as_map(dy2))[0][0, :, :, 0]
 print("zeros between, then as before:", np.allclose(conv2d_slow(np.pad(spread, 2), turned), dx2))
 show_arrays(
-    [dy2, spread, kernel, dx2], ["dy at stride 2", "dy with zeros between", "kernel", "dx: stamps 2 apart"], signed=True
+    [dy2, spread, kernel, dx2],
+    ["dy at stride 2", "dy with zeros between", "kernel", "dx: stamps 2 apart"],
+    signed=True,
 )
 
 # %% [markdown]
@@ -476,12 +542,19 @@ def differences_slow(loss, array, h=1e-5):
 
 
 rng = np.random.default_rng(0)
-arrays = {name: rng.standard_normal(s) for name, s in (("x", (2, 6, 5, 2)), ("weight", (3, 3, 2, 3)), ("bias", (3,)))}
+arrays = {
+    name: rng.standard_normal(s)
+    for name, s in (("x", (2, 6, 5, 2)), ("weight", (3, 3, 2, 3)), ("bias", (3,)))
+}
 out, backward = ops.conv2d(*arrays.values(), stride=2, padding=1)
 upstream = rng.standard_normal(out.shape)
 for (name, array), gradient in zip(arrays.items(), backward(upstream), strict=True):
-    checked = differences_slow(lambda: (ops.conv2d(*arrays.values(), stride=2, padding=1)[0] * upstream).sum(), array)
-    print(f"d{name:7} {gradient.shape!s:13} greatest difference {abs(checked - gradient).max():.0e}")
+    checked = differences_slow(
+        lambda: (ops.conv2d(*arrays.values(), stride=2, padding=1)[0] * upstream).sum(), array
+    )
+    print(
+        f"d{name:7} {gradient.shape!s:13} greatest difference {abs(checked - gradient).max():.0e}"
+    )
 
 # %% [markdown]
 # ## Two typical mistakes
@@ -507,7 +580,13 @@ def dx_stamps_slow(dy, kernel, stride=1, add=True):
 
 
 wrong = [dx_not_turned(dy, kernel), dx_stamps_slow(dy, kernel, add=False)]
-show_arrays([dx, *wrong], ["right", "kernel not turned", "= in place of +="], columns=3, width=8, same_scale=True)
+show_arrays(
+    [dx, *wrong],
+    ["right", "kernel not turned", "= in place of +="],
+    columns=3,
+    width=8,
+    same_scale=True,
+)
 
 # %% [markdown]
 # Does a check by differences find them? Only if it *can*. Each mistake has a case in which it makes no difference:
@@ -518,7 +597,9 @@ for name, k in (("our kernel", kernel), ("a symmetric one", symmetric)):
     error = abs(dx_not_turned(dy, k) - dx_stamps_slow(dy, k)).max()
     print(f"not turned, {name:17} greatest error {error:g}")
 for stride in (1, 2, 3):
-    error = abs(dx_stamps_slow(dy, kernel, stride, add=False) - dx_stamps_slow(dy, kernel, stride)).max()
+    error = abs(
+        dx_stamps_slow(dy, kernel, stride, add=False) - dx_stamps_slow(dy, kernel, stride)
+    ).max()
     print(f"no +=, stride {stride}              greatest error {error:g}")
 
 # %% [markdown]
@@ -541,7 +622,9 @@ for passes in ([maps[0]], [maps[1]], maps):
     for out, backward in results:  # then every backward, each of which remembers its own input
         backward(np.ones_like(out))
     alone.append(layer.weight.grad)
-print("gradient of both uses = sum of the two:", np.allclose(alone[2], alone[0] + alone[1], atol=1e-5))
+print(
+    "gradient of both uses = sum of the two:", np.allclose(alone[2], alone[0] + alone[1], atol=1e-5)
+)
 
 # %% [markdown]
 # ## On the trained network
@@ -579,9 +662,16 @@ by_conv, backward_conv = ops.conv2d(features, weight[None, None], bias)
 by_linear, backward_linear = ops.linear(features.reshape(-1, 8), weight, bias)
 print("forward ", by_conv.shape, by_linear.shape, np.allclose(by_conv.reshape(-1, 3), by_linear))
 upstream = rng.standard_normal(by_conv.shape)
-pairs = zip(("dx", "dweight", "dbias"), backward_conv(upstream), backward_linear(upstream.reshape(-1, 3)), strict=True)
+pairs = zip(
+    ("dx", "dweight", "dbias"),
+    backward_conv(upstream),
+    backward_linear(upstream.reshape(-1, 3)),
+    strict=True,
+)
 for name, a, b in pairs:
-    print(f"{name:8} {a.shape!s:15} {b.shape!s:8} equal: {np.allclose(a.reshape(-1), b.reshape(-1))}")
+    print(
+        f"{name:8} {a.shape!s:15} {b.shape!s:8} equal: {np.allclose(a.reshape(-1), b.reshape(-1))}"
+    )
 
 # %% [markdown]
 # ## A filter learned by hand-written gradient descent
@@ -616,8 +706,13 @@ def learn(x, targets, steps, rate):
 # neighbouring pixels have nothing to do with each other.
 
 # %%
-scenes = np.stack([ShapesDataset(0, 2, first=HELD_OUT)[i][0].mean(axis=2) for i in range(2)])[..., None]
-inputs = {"scenes": (scenes - scenes.mean()) / scenes.std(), "noise": rng.standard_normal(scenes.shape)}
+scenes = np.stack([ShapesDataset(0, 2, first=HELD_OUT)[i][0].mean(axis=2) for i in range(2)])[
+    ..., None
+]
+inputs = {
+    "scenes": (scenes - scenes.mean()) / scenes.std(),
+    "noise": rng.standard_normal(scenes.shape),
+}
 runs = {}
 for name, data in inputs.items():
     targets, _ = ops.conv2d(data, as_weight(vertical))
@@ -640,7 +735,14 @@ shown = (0, 2, 10, 50, 200)
 learned = [runs[name][1][step] for name in inputs for step in shown]
 titles = [f"{name}, step {step}" for name in inputs for step in shown]
 rows = [*learned[:5], vertical, *learned[5:], vertical]
-show_arrays(rows, [*titles[:5], "wanted", *titles[5:], "wanted"], columns=6, same_scale=True, signed=True, digits=1)
+show_arrays(
+    rows,
+    [*titles[:5], "wanted", *titles[5:], "wanted"],
+    columns=6,
+    same_scale=True,
+    signed=True,
+    digits=1,
+)
 
 # %% [markdown]
 # The noise finds the detector in some twenty steps. The scenes are on the way, but slow. Why? Most pixels of a scene
@@ -678,7 +780,13 @@ stamps = np.zeros((2, 2, 5, 5))
 for i, j in np.ndindex(2, 2):
     stamps[i, j, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] = small[i, j] * stamp
 panels = [small, stamp, *stamps.reshape(4, 5, 5), large, by_backward]
-titles = ["input", "kernel", *(f"stamp of input[{i}, {j}]" for i, j in np.ndindex(2, 2)), "output", "dx of conv2d"]
+titles = [
+    "input",
+    "kernel",
+    *(f"stamp of input[{i}, {j}]" for i, j in np.ndindex(2, 2)),
+    "output",
+    "dx of conv2d",
+]
 figure = show_arrays(panels, titles, same_scale=True, signed=True)
 for ax, (i, j) in zip(figure.axes[2:6], np.ndindex(2, 2), strict=True):
     outline(ax, 2 * i, 2 * j)

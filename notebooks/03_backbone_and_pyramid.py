@@ -100,7 +100,10 @@ for norm, scale in [("frozen", 0.5), ("frozen", 1.4), ("batch", 0.5), ("batch", 
     sizes[norm, scale] = gradient_sizes(blocks), gradient_sizes(without_shortcut(blocks))
     with_shortcut, plain = (s[0] / s[-1] for s in sizes[norm, scale])
     label = "no norm  " if norm == "frozen" else "BatchNorm"
-    print(f"{label} weights x {scale}: at the first block the gradient is {with_shortcut:8.1e} times", end=" ")
+    print(
+        f"{label} weights x {scale}: at the first block the gradient is {with_shortcut:8.1e} times",
+        end=" ",
+    )
     print(f"the incoming one, plain {plain:8.1e}")
 
 # %%
@@ -108,7 +111,9 @@ figure = Figure(figsize=(9, 3.3), layout="constrained")
 panels = [("frozen", 0.5, "no norm, weights x 0.5"), ("frozen", 1.4, "no norm, weights x 1.4")]
 panels.append(("batch", 0.5, "BatchNorm, weights x 0.5"))
 for ax, (norm, scale, title) in zip(figure.subplots(1, 3), panels, strict=True):
-    for values, name, style in zip(sizes[norm, scale], ("with shortcut", "plain"), ("-", "--"), strict=True):
+    for values, name, style in zip(
+        sizes[norm, scale], ("with shortcut", "plain"), ("-", "--"), strict=True
+    ):
         ax.semilogy(values, style, color=PALETTE[5 if style == "-" else 3], label=name)
     ax.set_title(title, fontsize=10)
     ax.set_xlabel("block (0: next to the image)")
@@ -138,7 +143,9 @@ for step in range(1, 41):
     y, _ = norm(x)
     if step in (1, 2, 3, 10, 40):
         running = norm.mean.value[0], np.sqrt(norm.var.value[0])
-        print(f"{step:5}{x.mean():12.2f}{y.mean():10.2f}{y.std():9.2f}{running[0]:14.2f}{running[1]:13.2f}")
+        print(
+            f"{step:5}{x.mean():12.2f}{y.mean():10.2f}{y.std():9.2f}{running[0]:14.2f}{running[1]:13.2f}"
+        )
 norm.set_training(False)
 y, _ = norm(x)
 print(f"\nin inference, with the running ones: out mean {y.mean():.2f}, out std {y.std():.2f}")
@@ -155,7 +162,9 @@ bottom_up, _ = model.resnet(batch.pixels)
 print("      shape                stride  numbers")
 for level, feature in enumerate(bottom_up, start=2):
     print(f"C{level}  {feature.shape!s:20}  {128 // feature.shape[1]:5}{feature.size:9,}")
-visualize.show_feature_maps(image, [feature[0] for feature in bottom_up], ["C2", "C3", "C4", "C5"], channels=3)
+visualize.show_feature_maps(
+    image, [feature[0] for feature in bottom_up], ["C2", "C3", "C4", "C5"], channels=3
+)
 
 # %% [markdown]
 # C2 still looks like the picture: edges and colours, where they are to 4 pixels. C5 has 16 places for the whole picture, but a place of it knows a great deal: see next.
@@ -187,11 +196,17 @@ for name, k, s in layers:
 frozen = MaskRCNN(replace(model.config, backbone=replace(model.config.backbone, norm="frozen")))
 frozen.load_state(model.state())
 frozen.set_training(True)  # keep the backwards
-frozen.resnet.stem.conv.input_gradient = True  # nobody learns the image, so by default this one is not computed
+frozen.resnet.stem.conv.input_gradient = (
+    True  # nobody learns the image, so by default this one is not computed
+)
 
 large = ShapesDataset(0, 4, ShapesConfig(size=384, min_objects=25, max_objects=25))
-mean, std = (np.array(v, np.float32) for v in (model.config.transform.mean, model.config.transform.std))
-pixels = np.stack([(large[i][0] / np.float32(255) - mean) / std for i in range(4)])  # (4, 384, 384, 3)
+mean, std = (
+    np.array(v, np.float32) for v in (model.config.transform.mean, model.config.transform.std)
+)
+pixels = np.stack(
+    [(large[i][0] / np.float32(255) - mean) / std for i in range(4)]
+)  # (4, 384, 384, 3)
 
 
 def sensitivity(forward, level):
@@ -208,7 +223,10 @@ for level, (field, side) in enumerate(zip(fields, theory, strict=True), start=2)
     rows = np.flatnonzero(field.any(axis=1))
     inner = np.cumsum(np.sort(field.reshape(-1))[::-1])  # how few pixels hold 90% of it
     most = np.searchsorted(inner, 0.9 * inner[-1]) ** 0.5
-    print(f"C{level}: rows {rows[0]} to {rows[-1]}: {len(rows):3} pixels measured, {side:3} computed;", end="  ")
+    print(
+        f"C{level}: rows {rows[0]} to {rows[-1]}: {len(rows):3} pixels measured, {side:3} computed;",
+        end="  ",
+    )
     print(f"90% of the gradient lies in as many pixels as a square of side {most:.0f} has")
 
 
@@ -217,19 +235,38 @@ def draw_fields(fields, names, window=None):
     """Heat maps, each zoomed in on its own field, or all on `window` = (first pixel, last pixel)."""
     figure = Figure(figsize=(9, 2.5), layout="constrained")
     for ax, field, name in zip(figure.subplots(1, len(fields)), fields, names, strict=True):
-        ax.imshow((field / field.max()) ** 0.5, cmap="cividis", vmin=0, vmax=1, extent=(0, 384, 384, 0))
+        ax.imshow(
+            (field / field.max()) ** 0.5, cmap="cividis", vmin=0, vmax=1, extent=(0, 384, 384, 0)
+        )
         rows, columns = (np.flatnonzero(field.any(axis=axis)) for axis in (1, 0))
-        low, high = (rows[0] - len(rows) * 0.15, rows[-1] + len(rows) * 0.15) if window is None else window
+        low, high = (
+            (rows[0] - len(rows) * 0.15, rows[-1] + len(rows) * 0.15) if window is None else window
+        )
         ax.set(xlim=(low, high), ylim=(high, low), title=f"{name}: {len(rows)} x {len(columns)}")
         ax.set(xticks=[rows[0], 192, rows[-1] + 1], yticks=[rows[0], 192, rows[-1] + 1])
         ax.tick_params(labelsize=8)
-    figure.colorbar(figure.axes[0].images[0], ax=figure.axes, label="root of |gradient|", aspect=12, ticks=[0, 1])
+    figure.colorbar(
+        figure.axes[0].images[0],
+        ax=figure.axes,
+        label="root of |gradient|",
+        aspect=12,
+        ticks=[0, 1],
+    )
     return figure
 
 
 figure = draw_fields(fields, ["C2", "C3", "C4", "C5"])
 for ax, side in zip(figure.axes, theory, strict=False):
-    ax.add_patch(Rectangle((192.5 - side / 2, 192.5 - side / 2), side, side, fill=False, color="white", linewidth=1.5))
+    ax.add_patch(
+        Rectangle(
+            (192.5 - side / 2, 192.5 - side / 2),
+            side,
+            side,
+            fill=False,
+            color="white",
+            linewidth=1.5,
+        )
+    )
 figure
 
 # %% [markdown]
@@ -243,8 +280,20 @@ ax = figure.subplots()
 visualize.draw_objects(ax, image, target.boxes[:0], target.labels[:0])
 for level, (side, colour) in enumerate(zip(theory, ("white", *PALETTE[:3]), strict=True), start=2):
     corner = 64.5 - side / 2
-    ax.add_patch(Rectangle((corner, corner), side, side, fill=False, edgecolor="black", linewidth=4))
-    ax.add_patch(Rectangle((corner, corner), side, side, fill=False, edgecolor=colour, linewidth=2, label=f"C{level}"))
+    ax.add_patch(
+        Rectangle((corner, corner), side, side, fill=False, edgecolor="black", linewidth=4)
+    )
+    ax.add_patch(
+        Rectangle(
+            (corner, corner),
+            side,
+            side,
+            fill=False,
+            edgecolor=colour,
+            linewidth=2,
+            label=f"C{level}",
+        )
+    )
 ax.set(xlim=(-32, 160), ylim=(160, -32), facecolor="0.8")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9, facecolor="0.8")
 figure
@@ -283,7 +332,9 @@ c3 = np.array([[100.0, 200], [300, 400]]).reshape(1, 2, 2, 1)
 (p2, p3, extra), backward = tiny([c2, c3])
 above, _ = ops.upsample_nearest(c3, (4, 4))
 titles = ["lateral of C2", "+ upsampled M3", "= P2", "P3", "extra level: P3[::2, ::2]"]
-figure = visualize.show_arrays([a[0, :, :, 0] for a in (c2, above, p2, p3, extra)], titles, columns=5, width=9)
+figure = visualize.show_arrays(
+    [a[0, :, :, 0] for a in (c2, above, p2, p3, extra)], titles, columns=5, width=9
+)
 figure
 
 # %% [markdown]
@@ -339,13 +390,17 @@ figure = Figure(figsize=(9, 6.2), layout="constrained")
 axes = figure.subplots(2, 3).reshape(-1)
 axes[0].imshow(mixed, extent=(0, 128, 128, 0))
 axes[0].set_title("scene", fontsize=10)
-for level, (ax, feature, logits) in enumerate(zip(axes[1:], features, objectness, strict=True), start=2):
+for level, (ax, feature, logits) in enumerate(
+    zip(axes[1:], features, objectness, strict=True), start=2
+):
     score = 1 / (1 + np.exp(-logits.reshape(*feature.shape[1:3], 3).max(axis=-1)))
     half = 64 / len(score)  # a place is centred on its cell's top left corner
     ax.imshow(score, cmap="cividis", vmin=0, vmax=1, extent=(-half, 128 - half, 128 - half, -half))
     for x1, y1, x2, y2 in mixed_target.boxes:
         for colour, linewidth in (("black", 3), ("white", 1.2)):
-            ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour, linewidth=linewidth))
+            ax.add_patch(
+                Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour, linewidth=linewidth)
+            )
     ax.set_title(f"P{level}, anchors of {2 ** (level + 1)} pixels", fontsize=10)
 for ax in axes:
     ax.set(xlim=(0, 128), ylim=(128, 0), xticks=[], yticks=[], facecolor="0.85")
@@ -367,7 +422,14 @@ ax = figure.subplots()
 styles = [("-", 0), ("--", 4), ("-", 5), ("-.", 3), (":", 2)]
 for level, (logits, (style, colour)) in enumerate(zip(objectness, styles, strict=True), start=2):
     highest = 1 / (1 + np.exp(-logits.max(axis=1)))
-    ax.plot(sides, highest, style, color=PALETTE[colour], linewidth=2, label=f"P{level} ({2 ** (level + 1)})")
+    ax.plot(
+        sides,
+        highest,
+        style,
+        color=PALETTE[colour],
+        linewidth=2,
+        label=f"P{level} ({2 ** (level + 1)})",
+    )
 ax.axvspan(41, 65, color="0.9", zorder=0, label="in training")
 ax.set(xlabel="side of the square, pixels", ylabel="highest objectness", ylim=(-0.03, 1.05))
 ax.legend(title="level (anchor size)", fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -398,7 +460,9 @@ for place in np.ndindex(c3.shape):
     step[place] = 1e-3
     numeric[place] = (total(c3 + step) - total(c3 - step)) / 2e-3
 titles = ["gradient of C2", "gradient of C3", "the same by nudging C3"]
-visualize.show_arrays([a[0, :, :, 0] for a in (dc2, dc3, numeric)], titles, columns=3, width=6.5, same_scale=True)
+visualize.show_arrays(
+    [a[0, :, :, 0] for a in (dc2, dc3, numeric)], titles, columns=3, width=6.5, same_scale=True
+)
 
 # %% [markdown]
 # Each number of C3 gets 1 from P3 and 1 from each of its four copies in P2. The top left one gets one more, from the extra level, which reads only that place. Nudging C3 and watching $L$ says the same.
@@ -420,7 +484,11 @@ both = through_lateral + through_stage
 spread = [d[0].std(axis=(0, 1)) for d in (through_lateral, through_stage)]
 channel = np.minimum(*spread).argmax()  # one where both have something to say
 parts = [10_000 * a[0, :, :, channel] for a in (through_lateral, through_stage, both)]
-titles = ["through the lateral", "+ through stage C5", f"= gradient of C4, channel {channel} (times 10,000)"]
+titles = [
+    "through the lateral",
+    "+ through stage C5",
+    f"= gradient of C4, channel {channel} (times 10,000)",
+]
 visualize.show_arrays(parts, titles, columns=3, width=9, same_scale=True, digits=1)
 
 # %% [markdown]
@@ -477,7 +545,10 @@ inputs = [rng.standard_normal((1, 8, 8, 4)) for _ in range(5)]
 dys = [rng.standard_normal((1, 8, 8, 6)) for _ in range(5)]
 right, wrong = both_gradients(rng.standard_normal((3, 3, 4, 6)), inputs, dys)
 cosine = (right * wrong).sum() / np.linalg.norm(right) / np.linalg.norm(wrong)
-print(f"five random maps: error {np.linalg.norm(wrong - right) / np.linalg.norm(right):.2f} of the true size, ", end="")
+print(
+    f"five random maps: error {np.linalg.norm(wrong - right) / np.linalg.norm(right):.2f} of the true size, ",
+    end="",
+)
 print(f"cosine of the angle between them {cosine:.2f}")
 
 # %% [markdown]
@@ -489,7 +560,9 @@ print(f"cosine of the angle between them {cosine:.2f}")
 (objectness, deltas), _ = frozen.rpn(features)
 anchors = frozen.anchors(features, batch.pixels)
 sample = rpn_targets(np.concatenate(anchors), [target], frozen.config.rpn, np.random.default_rng(0))
-_, backward_loss = rpn_losses(*(np.concatenate(a, axis=1) for a in (objectness, deltas)), sample, frozen.config.rpn)
+_, backward_loss = rpn_losses(
+    *(np.concatenate(a, axis=1) for a in (objectness, deltas)), sample, frozen.config.rpn
+)
 counts = [len(a) for a in anchors]
 dobjectness, ddeltas = (split_levels(d, counts) for d in backward_loss(1.0, 1.0))
 
@@ -499,7 +572,9 @@ def head_gradient(levels):
     weight = frozen.rpn_head.conv.weight
     weight.grad = None
     _, backward = frozen.rpn(features)
-    backward(*([d if i in levels else 0 * d for i, d in enumerate(ds)] for ds in (dobjectness, ddeltas)))
+    backward(
+        *([d if i in levels else 0 * d for i, d in enumerate(ds)] for ds in (dobjectness, ddeltas))
+    )
     return weight.grad
 
 

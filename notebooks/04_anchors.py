@@ -61,7 +61,9 @@ for size in (8, 16, 32, 64, 128):
     for ratio, (x1, y1, x2, y2) in zip((0.5, 1, 2), cell_anchors([size], [0.5, 1, 2]), strict=True):
         w, h = x2 - x1, y2 - y1
         exact = f"{size / ratio**0.5:6.2f} x {size * ratio**0.5:6.2f}"
-        print(f"{size:4}{ratio:6}{exact:>18}{w:9.0f} x {h:3.0f}{h / w:14.2f}{w * h / size**2:16.2f}")
+        print(
+            f"{size:4}{ratio:6}{exact:>18}{w:9.0f} x {h:3.0f}{h / w:14.2f}{w * h / size**2:16.2f}"
+        )
 
 # %% [markdown]
 # The smallest anchors feel the rounding: an area over by an eighth. From size 32 on it is a few percent. On the scene, around its middle; the left panel is zoomed in:
@@ -70,18 +72,31 @@ for size in (8, 16, 32, 64, 128):
 # %%
 def draw_box(ax, box, colour, **style):
     x1, y1, x2, y2 = box
-    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **({"linewidth": 2} | style), edgecolor=colour))
+    ax.add_patch(
+        Rectangle(
+            (x1, y1), x2 - x1, y2 - y1, fill=False, **({"linewidth": 2} | style), edgecolor=colour
+        )
+    )
 
 
 figure = Figure(figsize=(9, 4.4), layout="constrained")
-size_colours = dict(zip((8, 16, 32, 64, 128), ("white", *(PALETTE[i] for i in (0, 1, 6, 4))), strict=True))
-for ax, sizes, reach in zip(figure.subplots(1, 2), [(8, 16, 32), (32, 64, 128)], [28, 96], strict=True):
+size_colours = dict(
+    zip((8, 16, 32, 64, 128), ("white", *(PALETTE[i] for i in (0, 1, 6, 4))), strict=True)
+)
+for ax, sizes, reach in zip(
+    figure.subplots(1, 2), [(8, 16, 32), (32, 64, 128)], [28, 96], strict=True
+):
     ax.imshow(image // 2, extent=(0, 128, 128, 0))
     for size in sizes:
         for k, box in enumerate(cell_anchors([size], config.anchors.aspect_ratios) + 64):
             draw_box(ax, box, size_colours[size], label=f"size {size}" if k == 0 else None)
     ax.plot(64, 64, "+", color="white", markersize=10)
-    ax.set(xlim=(64 - reach, 64 + reach), ylim=(64 + reach, 64 - reach), facecolor="0.2", xlabel="pixels")
+    ax.set(
+        xlim=(64 - reach, 64 + reach),
+        ylim=(64 + reach, 64 - reach),
+        facecolor="0.2",
+        xlabel="pixels",
+    )
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, fontsize=9, facecolor="0.5")
 figure
 
@@ -100,7 +115,10 @@ grids = [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2)]
 levels = generator.levels(grids, image_size=(128, 128))
 anchors = np.concatenate(levels)  # what generator(grids, (128, 128)) returns
 for name, level, (rows, columns) in zip(("P2", "P3", "P4", "P5", "P6"), levels, grids, strict=True):
-    print(f"{name}: {rows:2} x {columns:2} places x {generator.per_place} = {len(level):4} anchors", end="  ")
+    print(
+        f"{name}: {rows:2} x {columns:2} places x {generator.per_place} = {len(level):4} anchors",
+        end="  ",
+    )
     print(f"stride {128 // rows:2}, first {level[0]}")
 print("together", anchors.shape)
 figure = visualize.show_anchors(image, levels, ["P2", "P3", "P4", "P5", "P6"])
@@ -132,7 +150,13 @@ for place in range(16):
         bbox={"color": "0.2", "pad": 1.5},
         zorder=3,
     )
-ax.set(xlim=(-20, 132), ylim=(132, -20), facecolor="0.2", xticks=range(0, 129, 32), yticks=range(0, 129, 32))
+ax.set(
+    xlim=(-20, 132),
+    ylim=(132, -20),
+    facecolor="0.2",
+    xticks=range(0, 129, 32),
+    yticks=range(0, 129, 32),
+)
 figure
 
 # %% [markdown]
@@ -274,19 +298,31 @@ field = field[near]  # positions below stay within 32 pixels of the middle
 
 side = np.geomspace(4, 180, 45)
 ratio = np.geomspace(1 / 8, 8, 31)
-half = np.stack(np.broadcast_arrays(side / ratio[:, None] ** 0.5, side * ratio[:, None] ** 0.5), axis=-1) / 2
+half = (
+    np.stack(
+        np.broadcast_arrays(side / ratio[:, None] ** 0.5, side * ratio[:, None] ** 0.5), axis=-1
+    )
+    / 2
+)
 reach = []  # best IoU of each synthetic box, one array per position
 for centre in wide / 2 + np.random.default_rng(0).uniform(-32, 32, (24, 2)):
     boxes = np.concatenate([centre - half, centre + half], axis=-1).reshape(-1, 4)
-    reach.append(box_iou(boxes.astype(np.float32), field).max(axis=1).reshape(len(ratio), len(side)))
+    reach.append(
+        box_iou(boxes.astype(np.float32), field).max(axis=1).reshape(len(ratio), len(side))
+    )
 reach = np.stack(reach)  # (positions, ratios, sides)
 print("boxes tried:", reach.size, " anchors each:", len(field))
 print(f"highest mean over the positions: {reach.mean(axis=0).max():.2f}")
-print(f"of all boxes an anchor reaches 0.7 for {(reach >= 0.7).mean():.0%}, 0.5 for {(reach >= 0.5).mean():.0%}")
+print(
+    f"of all boxes an anchor reaches 0.7 for {(reach >= 0.7).mean():.0%}, 0.5 for {(reach >= 0.5).mean():.0%}"
+)
 
 # %%
 figure = Figure(figsize=(9, 3.9), layout="constrained")
-panels = (reach.max(axis=0), "the luckiest of 24 positions"), (reach.mean(axis=0), "mean over positions")
+panels = (
+    (reach.max(axis=0), "the luckiest of 24 positions"),
+    (reach.mean(axis=0), "mean over positions"),
+)
 for ax, (values, title) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
     colours = ax.pcolormesh(side, ratio, values, cmap="cividis", vmin=0, vmax=1, shading="nearest")
     ax.contour(side, ratio, values, levels=[0.5, 0.7], colors="white", linewidths=[1, 2.4])
@@ -334,7 +370,11 @@ print("and back:", decode_boxes(deltas, anchor, ones))
 i = 0
 anchor, box = anchors[best[i]], target.boxes[i]
 deltas = encode_boxes(box, anchor, ones)
-steps = {"the anchor": [0, 0, 0, 0], "dx, dy: centre moved": [1, 1, 0, 0], "dw, dh too: size changed": [1, 1, 1, 1]}
+steps = {
+    "the anchor": [0, 0, 0, 0],
+    "dx, dy: centre moved": [1, 1, 0, 0],
+    "dw, dh too: size changed": [1, 1, 1, 1],
+}
 figure = Figure(figsize=(9, 3.3), layout="constrained")
 for ax, (title, on) in zip(figure.subplots(1, 3), steps.items(), strict=True):
     moved = decode_boxes(deltas * np.array(on, np.float32), anchor, ones)
@@ -358,8 +398,13 @@ figure
 
 # %%
 small, large = np.array([10.0, 10, 26, 26]), np.array([100.0, 100, 164, 164])
-print("16 pixel anchor, box moved by 4:  ", encode_boxes(small + np.array([4, 0, 4, 0]), small, ones))
-print("64 pixel anchor, box moved by 16: ", encode_boxes(large + np.array([16, 0, 16, 0]), large, ones))
+print(
+    "16 pixel anchor, box moved by 4:  ", encode_boxes(small + np.array([4, 0, 4, 0]), small, ones)
+)
+print(
+    "64 pixel anchor, box moved by 16: ",
+    encode_boxes(large + np.array([16, 0, 16, 0]), large, ones),
+)
 print("\n   dw   width unclamped   width by decode_boxes   (anchor 16 wide)")
 for dw in (-20.0, -0.69, 0.0, 0.69, MAX_LOG_SCALE, 5.0, 20.0, 100.0):
     x1, _, x2, _ = decode_boxes(np.array([0, 0, dw, 0]), small, ones)
@@ -376,7 +421,9 @@ for k in range(len(scenes)):
     found.append(encode_boxes(boxes[answers[answers >= 0]], anchors[answers >= 0], ones))
 found = np.concatenate(found)
 figure = Figure(figsize=(9, 2.5), layout="constrained")
-for ax, values, name in zip(figure.subplots(1, 4, sharey=True), found.T, ("dx", "dy", "dw", "dh"), strict=True):
+for ax, values, name in zip(
+    figure.subplots(1, 4, sharey=True), found.T, ("dx", "dy", "dw", "dh"), strict=True
+):
     ax.hist(values, bins=np.linspace(-0.85, 0.85, 35), color=PALETTE[5])
     ax.set_title(f"{name}: std {values.std():.2f}", fontsize=10)
 figure.axes[0].set_ylabel("positive anchors")
@@ -392,11 +439,20 @@ figure
 
 # %%
 rng = np.random.default_rng(0)
-for name, answers in (("this scene", matched), ("a made-up one", np.where(np.arange(4092) < 300, 0, BELOW_LOW))):
-    chosen = sample_balanced(answers, size=config.rpn.samples, positive_fraction=config.rpn.positive_fraction, rng=rng)
+for name, answers in (
+    ("this scene", matched),
+    ("a made-up one", np.where(np.arange(4092) < 300, 0, BELOW_LOW)),
+):
+    chosen = sample_balanced(
+        answers, size=config.rpn.samples, positive_fraction=config.rpn.positive_fraction, rng=rng
+    )
     kept, there = (answers[chosen] >= 0).sum(), (answers >= 0).sum()
-    print(f"{name:14} {there:3} positives of {len(answers)} ({there / len(answers):6.2%})", end="  ")
-    print(f"sampled {len(chosen)}: {kept:2} positives ({kept / len(chosen):.0%}), {len(chosen) - kept} negatives")
+    print(
+        f"{name:14} {there:3} positives of {len(answers)} ({there / len(answers):6.2%})", end="  "
+    )
+    print(
+        f"sampled {len(chosen)}: {kept:2} positives ({kept / len(chosen):.0%}), {len(chosen) - kept} negatives"
+    )
 
 chosen = sample_balanced(matched, size=128, positive_fraction=0.5, rng=np.random.default_rng(0))
 centres = (anchors[:, :2] + anchors[:, 2:]) / 2
@@ -408,7 +464,15 @@ for index, colour, marker, name in (
     (chosen[matched[chosen] >= 0], PALETTE[5], "s", "positive"),
 ):
     sizes = 2.0 ** level_of[index] * 2.5
-    ax.scatter(*centres[index].T, s=sizes, c=colour, marker=marker, edgecolors="white", linewidths=0.6, label=name)
+    ax.scatter(
+        *centres[index].T,
+        s=sizes,
+        c=colour,
+        marker=marker,
+        edgecolors="white",
+        linewidths=0.6,
+        label=name,
+    )
 ax.set(xlim=(-4, 132), ylim=(132, -4), xticks=[], yticks=[])
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
 ax.set_title("centres of the 128 sampled; larger: coarser level", fontsize=10)

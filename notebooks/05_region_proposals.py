@@ -65,8 +65,14 @@ print("all             ", sum(o.size for o in objectness))
 # the picture.
 
 # %%
-maps = [logistic(o).reshape(*f.shape[1:3], 3).max(axis=-1) for o, f in zip(objectness, features, strict=True)]
-titles = [f"{name}: anchors of size {s[0]:.0f}" for name, s in zip(levels, model.config.anchors.sizes, strict=True)]
+maps = [
+    logistic(o).reshape(*f.shape[1:3], 3).max(axis=-1)
+    for o, f in zip(objectness, features, strict=True)
+]
+titles = [
+    f"{name}: anchors of size {s[0]:.0f}"
+    for name, s in zip(levels, model.config.anchors.sizes, strict=True)
+]
 show_arrays([image, *maps], ["the scene", *titles], columns=3, same_scale=True, digits=1)
 
 # %% [markdown]
@@ -90,7 +96,9 @@ best = o.argmax()
 xa, ya, wa, ha = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
 x, y, w, h = xa + tx * wa, ya + ty * ha, wa * np.exp(tw), ha * np.exp(th)
 
-print(f"anchor: centre ({xa:.1f}, {ya:.1f}), size {wa:.1f} x {ha:.1f}, probability {logistic(o)[best]:.4f}")
+print(
+    f"anchor: centre ({xa:.1f}, {ya:.1f}), size {wa:.1f} x {ha:.1f}, probability {logistic(o)[best]:.4f}"
+)
 print(f"deltas: {tx:.3f} {ty:.3f} {tw:.3f} {th:.3f}")
 print(f"box:    centre ({x:.1f}, {y:.1f}), size {w:.1f} x {h:.1f}")
 print("by hand:     ", np.round([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 2))
@@ -103,12 +111,17 @@ print("decode_boxes:", decode_boxes(d[best], a[best], (1.0, 1.0, 1.0, 1.0)).roun
 sure = [np.flatnonzero(logistic(objectness[level][0]) > 0.5) for level in (2, 3)]
 before = np.concatenate([anchors[level][s] for level, s in zip((2, 3), sure, strict=True)])
 after = np.concatenate(
-    [decode_boxes(deltas[i][0][s], anchors[i][s], (1.0, 1.0, 1.0, 1.0)) for i, s in zip((2, 3), sure, strict=True)]
+    [
+        decode_boxes(deltas[i][0][s], anchors[i][s], (1.0, 1.0, 1.0, 1.0))
+        for i, s in zip((2, 3), sure, strict=True)
+    ]
 )
 colours = [PALETTE[1]] * len(sure[0]) + [PALETTE[0]] * len(sure[1])
 
 figure = Figure(figsize=(9, 4.7), dpi=100, layout="constrained")
-for ax, boxes, title in zip(figure.subplots(1, 2), (before, after), ("anchors", "moved by their deltas"), strict=True):
+for ax, boxes, title in zip(
+    figure.subplots(1, 2), (before, after), ("anchors", "moved by their deltas"), strict=True
+):
     draw_image(ax, dim(image))
     draw_boxes(ax, boxes, colours, linewidth=1.2)
     ax.set_title(f"{len(boxes)} {title} (blue: of P4, orange: of P5)", fontsize=9)
@@ -128,10 +141,15 @@ figure
 # %%
 wanted = model.config.rpn.pre_nms_test
 shortlists = [np.argsort(-o[0], kind="stable")[:wanted] for o in objectness]
-moved = [decode_boxes(d[0][s], a[s], (1.0,) * 4) for d, a, s in zip(deltas, anchors, shortlists, strict=True)]
+moved = [
+    decode_boxes(d[0][s], a[s], (1.0,) * 4)
+    for d, a, s in zip(deltas, anchors, shortlists, strict=True)
+]
 logits = [o[0][s] for o, s in zip(objectness, shortlists, strict=True)]
 for name, o, chosen in zip(levels, objectness, logits, strict=True):
-    print(f"{name}: {o.size:5} anchors, {len(chosen):4} stay, logits {chosen[0]:6.2f} down to {chosen[-1]:6.2f}")
+    print(
+        f"{name}: {o.size:5} anchors, {len(chosen):4} stay, logits {chosen[0]:6.2f} down to {chosen[-1]:6.2f}"
+    )
 
 # %% [markdown]
 # Logits of -10 are on the list too: a shortlist is a bound on work, not a judgement. P4 to P6 are small enough to stay
@@ -145,10 +163,14 @@ for name, o, chosen in zip(levels, objectness, logits, strict=True):
 size = batch.sizes[0]  # (height, width)
 clipped = [clip_boxes(boxes, size) for boxes in moved]
 for name, boxes, inside in zip(levels, moved, clipped, strict=True):
-    print(f"{name}: {(boxes != inside).any(axis=1).sum():3} of {len(boxes)} boxes reached beyond the picture")
+    print(
+        f"{name}: {(boxes != inside).any(axis=1).sum():3} of {len(boxes)} boxes reached beyond the picture"
+    )
 
 figure = Figure(figsize=(9, 4.7), dpi=100, layout="constrained")
-for ax, boxes, title in zip(figure.subplots(1, 2), (moved[4], clipped[4]), ("moved", "clipped"), strict=True):
+for ax, boxes, title in zip(
+    figure.subplots(1, 2), (moved[4], clipped[4]), ("moved", "clipped"), strict=True
+):
     draw_image(ax, dim(image))
     draw_boxes(ax, boxes, PALETTE[0], linewidth=1.5)
     ax.set_title(f"the {len(boxes)} boxes of P6, {title}", fontsize=9)
@@ -164,7 +186,15 @@ boxes = np.array([[100, 20, 150, 60], [130, 20, 150, 60], [127.9995, 20, 140, 60
 inside = clip_boxes(boxes, size)
 for box, cut in zip(boxes, inside, strict=True):
     sides = cut[2:] - cut[:2]
-    print(box, "->", cut, " sides", sides.round(4), " kept:", bool((sides >= model.config.rpn.min_side).all()))
+    print(
+        box,
+        "->",
+        cut,
+        " sides",
+        sides.round(4),
+        " kept:",
+        bool((sides >= model.config.rpn.min_side).all()),
+    )
 
 large_enough = [(b[:, 2:] - b[:, :2] >= model.config.rpn.min_side).all(axis=1) for b in clipped]
 print("dropped on this scene:", sum(int((~kept).sum()) for kept in large_enough))
@@ -194,7 +224,11 @@ small = np.array(
 small_scores = np.array([0.95, 0.90, 0.85, 0.80, 0.70, 0.60])
 letters = "ABCDEF"
 iou = box_iou(small, small)
-figure = show_arrays([iou, np.triu(iou > 0.5, 1)], ["IoU", "1: suppressed by the row's box, if that is kept"], width=7)
+figure = show_arrays(
+    [iou, np.triu(iou > 0.5, 1)],
+    ["IoU", "1: suppressed by the row's box, if that is kept"],
+    width=7,
+)
 for ax in figure.axes:
     ax.set_xticks(range(6), letters)
     ax.set_yticks(range(6), letters)
@@ -227,7 +261,12 @@ def nms_slow(boxes, scores, threshold):
 kept, diary = nms_slow(small, small_scores, 0.5)
 for best, fallen in diary:
     print(f"take {letters[best]}: suppresses {', '.join(letters[j] for j in fallen) or 'nobody'}")
-print("kept:", [letters[i] for i in kept], " package:", [letters[i] for i in nms(small, small_scores, 0.5)])
+print(
+    "kept:",
+    [letters[i] for i in kept],
+    " package:",
+    [letters[i] for i in nms(small, small_scores, 0.5)],
+)
 
 
 # %%
@@ -237,7 +276,13 @@ def draw_state(ax, taken, fallen, new):
         colour = PALETTE[5] if i in taken else PALETTE[3] if i in fallen else "0.5"
         style = "--" if i in fallen else "-"
         width = 3 if i == new else 1.8 if i in taken else 1.2
-        ax.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=colour, linestyle=style, linewidth=width)
+        ax.plot(
+            [x1, x2, x2, x1, x1],
+            [y1, y1, y2, y2, y1],
+            color=colour,
+            linestyle=style,
+            linewidth=width,
+        )
         x, y = {"E": (x2 - 6, y2 - 2), "F": (x2 + 2, y2 - 2)}.get(letters[i], (x1 + 2, y1 + 8))
         ax.text(x, y, letters[i], color=colour, fontsize=11, weight="bold")
     ax.set(xlim=(5, 81), ylim=(102, 5), xticks=[], yticks=[], aspect="equal")
@@ -251,7 +296,9 @@ for step, (best, fallen) in enumerate(diary, start=1):
     taken = {b for b, _ in diary[:step]}
     gone = {j for _, f in diary[:step] for j in f}
     draw_state(axes[step], taken, gone, best)
-    axes[step].set_title(f"take {letters[best]}: {', '.join(letters[j] for j in fallen)} falls", fontsize=9)
+    axes[step].set_title(
+        f"take {letters[best]}: {', '.join(letters[j] for j in fallen)} falls", fontsize=9
+    )
 figure
 
 # %% [markdown]
@@ -277,7 +324,10 @@ while len(passes) == 1 or (passes[-1] != passes[-2]).any():
     passes.append((passes[-1].astype(int) @ suppresses) == 0)
 
 for number, k in enumerate(passes):
-    print(f"pass {number}:", " ".join(letter if on else "." for letter, on in zip(letters, k, strict=True)))
+    print(
+        f"pass {number}:",
+        " ".join(letter if on else "." for letter, on in zip(letters, k, strict=True)),
+    )
 
 # %%
 figure = Figure(figsize=(9, 2.7), dpi=100, layout="constrained")
@@ -305,7 +355,9 @@ for name, boxes, scores in zip(levels, clipped, logits, strict=True):
             break
         k = again
     same = np.flatnonzero(k).tolist() == nms_slow(boxes, scores, model.config.rpn.nms_iou)[0]
-    print(f"{name}: {len(boxes):3} boxes, {count} passes, {k.sum():3} kept, the walk agrees: {same}")
+    print(
+        f"{name}: {len(boxes):3} boxes, {count} passes, {k.sum():3} kept, the walk agrees: {same}"
+    )
 
 # %% [markdown]
 # ## Suppression on the scene
@@ -314,7 +366,10 @@ for name, boxes, scores in zip(levels, clipped, logits, strict=True):
 # .05; the others would cover the picture.
 
 # %%
-kept = [nms(boxes, scores, model.config.rpn.nms_iou) for boxes, scores in zip(clipped, logits, strict=True)]
+kept = [
+    nms(boxes, scores, model.config.rpn.nms_iou)
+    for boxes, scores in zip(clipped, logits, strict=True)
+]
 after_nms = [boxes[k] for boxes, k in zip(clipped, kept, strict=True)]
 p45 = slice(2, 4)
 boxes, scores = np.concatenate(clipped[p45]), logistic(np.concatenate(logits[p45]))
@@ -431,16 +486,26 @@ for i in range(len(scenes)):
 fits = {step: np.concatenate(values) for step, values in fits.items()}
 
 print(f"{len(fits['anchors'])} objects{'boxes':>17}   recall at IoU .5   .7   .8   .9")
-recall = {step: [(values >= t).mean() for t in (0.5, 0.7, 0.8, 0.9)] for step, values in fits.items()}
+recall = {
+    step: [(values >= t).mean() for t in (0.5, 0.7, 0.8, 0.9)] for step, values in fits.items()
+}
 for step, values in recall.items():
-    print(f"{step:20}{np.mean(counts[step]):7.0f}            " + " ".join(f"{value:6.2f}" for value in values))
+    print(
+        f"{step:20}{np.mean(counts[step]):7.0f}            "
+        + " ".join(f"{value:6.2f}" for value in values)
+    )
 
 # %%
 figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
 ax = figure.subplots()
 marks, colours = ("o", "s", "^", "D"), (PALETTE[5], PALETTE[2], PALETTE[0], PALETTE[3])
 for column, (t, mark, colour) in enumerate(zip((0.5, 0.7, 0.8, 0.9), marks, colours, strict=True)):
-    ax.plot([values[column] for values in recall.values()], marker=mark, color=colour, label=f"IoU {t} or more")
+    ax.plot(
+        [values[column] for values in recall.values()],
+        marker=mark,
+        color=colour,
+        label=f"IoU {t} or more",
+    )
 labels = [f"{step}\n{np.mean(counts[step]):.0f} boxes" for step in recall]
 ax.set_xticks(range(len(labels)), labels, fontsize=8)
 ax.set(ylim=(-0.03, 1.05), ylabel="recall of 40 scenes' objects")
@@ -457,9 +522,14 @@ figure
 # it, on scenes that are fuller than those of training, up to nine shapes each.
 
 # %%
-crowded = ShapesDataset(seed=0, length=40, config=ShapesConfig(min_objects=6, max_objects=9), first=HELD_OUT)
+crowded = ShapesDataset(
+    seed=0, length=40, config=ShapesConfig(min_objects=6, max_objects=9), first=HELD_OUT
+)
 budgets = [1, 2, 3, 5, 10, 20, 50, 100, 200]
-best_k = {"with NMS": [], "without NMS": []}  # per scene the best IoU of each object, for each budget
+best_k = {
+    "with NMS": [],
+    "without NMS": [],
+}  # per scene the best IoU of each object, for each budget
 for i in range(len(crowded)):
     scene, truth = crowded[i]
     one = model.batch([scene])
@@ -467,14 +537,23 @@ for i in range(len(crowded)):
     (o, d), _ = model.rpn(f)
     a = model.anchors(f, one.pixels)
     first = np.argsort(-np.concatenate(o, axis=1)[0], kind="stable")[: budgets[-1]]
-    plain = decode_boxes(np.concatenate(d, axis=1)[0][first], np.concatenate(a)[first], (1.0, 1.0, 1.0, 1.0))
-    lists = {"with NMS": model.proposals(o, d, a, one)[0][0], "without NMS": clip_boxes(plain, one.sizes[0])}
+    plain = decode_boxes(
+        np.concatenate(d, axis=1)[0][first], np.concatenate(a)[first], (1.0, 1.0, 1.0, 1.0)
+    )
+    lists = {
+        "with NMS": model.proposals(o, d, a, one)[0][0],
+        "without NMS": clip_boxes(plain, one.sizes[0]),
+    }
     for name, boxes in lists.items():
-        best_k[name].append(np.stack([box_iou(truth.boxes, boxes[:k]).max(axis=1) for k in budgets]))
+        best_k[name].append(
+            np.stack([box_iou(truth.boxes, boxes[:k]).max(axis=1) for k in budgets])
+        )
 
 figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
 for ax, t in zip(figure.subplots(1, 2, sharey=True), (0.5, 0.7), strict=True):
-    for (name, values), colour, mark in zip(best_k.items(), (PALETTE[5], PALETTE[3]), "os", strict=True):
+    for (name, values), colour, mark in zip(
+        best_k.items(), (PALETTE[5], PALETTE[3]), "os", strict=True
+    ):
         shares = (np.concatenate(values, axis=1) >= t).mean(axis=1)
         ax.plot(budgets, shares, marker=mark, color=colour, label=name)
     ax.set_xscale("log")

@@ -48,14 +48,25 @@ features, _ = model.features(batch.pixels)
 p2 = features[0]  # (1, 32, 32, 64)
 channel = int(p2.std(axis=(0, 1, 2)).argmax())  # the one that varies most over the scene
 box = target.boxes[1].astype(float)  # the circle's
-print("P2", p2.shape, "  box in the image", box, "  box in the map", box / 4, "  channel shown", channel)
+print(
+    "P2",
+    p2.shape,
+    "  box in the image",
+    box,
+    "  box in the map",
+    box / 4,
+    "  channel shown",
+    channel,
+)
 
 
 # %%
 def outline(ax, box, colour, width=2.0, style="-"):
     """Draw ``x1, y1, x2, y2`` in the coordinates of the panel."""
     x1, y1, x2, y2 = box
-    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=width, ls=style, zorder=3))
+    ax.add_patch(
+        Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=width, ls=style, zorder=3)
+    )
 
 
 figure = Figure(figsize=(9, 4.4), layout="constrained")
@@ -159,10 +170,18 @@ shifts = np.arange(0, 16.01, 0.25)
 path = [box + s * right_by_one for s in shifts]
 figure = Figure(figsize=(9, 3.2), layout="constrained")
 for ax, (row, column) in zip(figure.subplots(1, 2, sharey=True), [(1, 1), (3, 4)], strict=True):
-    ax.plot(shifts, [roi_pool_slow(feature, b, 0.25)[row, column] for b in path], color=RED, label="RoI pooling", lw=2)
+    ax.plot(
+        shifts,
+        [roi_pool_slow(feature, b, 0.25)[row, column] for b in path],
+        color=RED,
+        label="RoI pooling",
+        lw=2,
+    )
     mean = [roi_pool_slow(feature, b, 0.25, summary=np.mean)[row, column] for b in path]
     ax.plot(shifts, mean, color=RED, label="rounded, then the mean", lw=1)
-    ax.plot(shifts, align(feature, path)[:, row, column], color=BLUE, label="RoI Align", lw=2, ls="--")
+    ax.plot(
+        shifts, align(feature, path)[:, row, column], color=BLUE, label="RoI Align", lw=2, ls="--"
+    )
     ax.set_title(f"bin in row {row}, column {column}", fontsize=10)
     ax.set_xlabel("how far the box has moved, pixels of the image", fontsize=9)
     ax.grid(color="0.9")
@@ -218,7 +237,13 @@ for h, w, colour in corners:
     low_y, low_x = min(y, other_h), min(x, other_w)
     size = abs(x - other_w), abs(y - other_h)
     right.add_patch(Rectangle((low_x, low_y), *size, fc=colour, alpha=0.6))
-    right.text(low_x + size[0] / 2, low_y + size[1] / 2, f"{point_weights[h, w]:.2f}", ha="center", va="center")
+    right.text(
+        low_x + size[0] / 2,
+        low_y + size[1] / 2,
+        f"{point_weights[h, w]:.2f}",
+        ha="center",
+        va="center",
+    )
     right.plot(w, h, "o", ms=22, color=colour, clip_on=False)
     right.text(w, h, f"{numbered[h, w]:.0f}", ha="center", va="center", fontsize=10)
 right.plot(x, y, "o", ms=8, color=RED, mec="white")
@@ -259,7 +284,12 @@ for ax, ratio in zip(figure.subplots(1, 3), (1, 2, 4), strict=True):
     xs, ys = np.meshgrid(x1 + steps * bin_w, y1 + steps * bin_h)
     ax.plot(xs.ravel(), ys.ravel(), "o", ms=5 - ratio, color=ORANGE)
     outline(ax, (x1 + 2 * bin_w, y1 + 3 * bin_h, x1 + 3 * bin_w, y1 + 4 * bin_h), SKY, 2.5)
-    ax.set(xlim=(x1 - 1, x2 + 1), ylim=(y2 + 1, y1 - 1), xticks=range(14, 28, 4), yticks=range(16, 31, 4))
+    ax.set(
+        xlim=(x1 - 1, x2 + 1),
+        ylim=(y2 + 1, y1 - 1),
+        xticks=range(14, 28, 4),
+        yticks=range(16, 31, 4),
+    )
     ax.set_title(f"S = {ratio}: {ratio * ratio} per bin, {49 * ratio**2} in all", fontsize=10)
 figure
 
@@ -283,11 +313,16 @@ ramp = 10.0 * np.arange(10)[:, None] + np.arange(10)
 by_hand = 10.0 * np.array([[2], [4], [6]]) + np.array([3, 5, 7])
 first, second = align(ramp, [(2, 1, 8, 7), (2.3, 1, 8.3, 7)], scale=1, bins=3)
 figure = show_arrays(
-    [ramp, first, second], ["the ramp 10 h + w", "box (2, 1, 8, 7)", "box (2.3, 1, 8.3, 7)"], columns=3, digits=1
+    [ramp, first, second],
+    ["the ramp 10 h + w", "box (2, 1, 8, 7)", "box (2.3, 1, 8.3, 7)"],
+    columns=3,
+    digits=1,
 )
 outline(figure.axes[0], (2, 1, 8, 7), RED)
 for ratio in (1, 2, 4, 0):
-    print(f"S = {ratio}: largest error {np.abs(align(ramp, (2, 1, 8, 7), 1, 3, ratio) - by_hand).max():.1e}")
+    print(
+        f"S = {ratio}: largest error {np.abs(align(ramp, (2, 1, 8, 7), 1, 3, ratio) - by_hand).max():.1e}"
+    )
 figure
 
 # %% [markdown]
@@ -312,7 +347,10 @@ def roi_align_slow(feature, box, bins, ratio):
 
 
 slow = roi_align_slow(feature, box / 4, bins=7, ratio=2)
-print("largest difference between the loop and the package:", np.abs(slow - align(feature, box)[0]).max())
+print(
+    "largest difference between the loop and the package:",
+    np.abs(slow - align(feature, box)[0]).max(),
+)
 
 # %% [markdown]
 # ## Aligned or not: half a pixel
@@ -334,7 +372,10 @@ print("largest difference between the loop and the package:", np.abs(slow - alig
 places = np.tile(4.0 * np.arange(10) + 2, (10, 1))  # (10, 10): the x of each pixel's centre
 small_box = (12, 12, 28, 28)
 for aligned in (False, True):
-    print(f"aligned={aligned!s:5} reads x =", align(places, small_box, bins=4, ratio=1, aligned=aligned)[0, 0])
+    print(
+        f"aligned={aligned!s:5} reads x =",
+        align(places, small_box, bins=4, ratio=1, aligned=aligned)[0, 0],
+    )
 
 # %%
 figure = Figure(figsize=(9, 4.6), layout="constrained")
@@ -342,7 +383,9 @@ for ax, aligned in zip(figure.subplots(1, 2), (False, True), strict=True):
     centres = 4 * np.arange(10) + 2
     xs, ys = np.meshgrid(centres, centres)
     ax.plot(xs.ravel(), ys.ravel(), "s", ms=4, color="0.6", label="centres of the map's pixels")
-    ax.set(xticks=range(0, 41, 4), yticks=range(0, 41, 4), xlim=(6, 34), ylim=(34, 6), aspect="equal")
+    ax.set(
+        xticks=range(0, 41, 4), yticks=range(0, 41, 4), xlim=(6, 34), ylim=(34, 6), aspect="equal"
+    )
     ax.grid(color="0.9")
     ax.set_axisbelow(True)
     outline(ax, small_box, "black")
@@ -433,8 +476,12 @@ print("both together, minus the sum of each alone:", np.abs(maps[2] - alone).max
 
 # %%
 boxes = box.astype(np.float32)[None]
-pooled, backward_pool = model.pool(features, boxes, np.zeros(1, np.int64), batch, 7)  # (1, 7, 7, 64)
-model.box_head.set_training(True)  # keeps the backward; the head has no BatchNorm, so nothing else changes
+pooled, backward_pool = model.pool(
+    features, boxes, np.zeros(1, np.int64), batch, 7
+)  # (1, 7, 7, 64)
+model.box_head.set_training(
+    True
+)  # keeps the backward; the head has no BatchNorm, so nothing else changes
 (logits, deltas), backward_head = model.box_head(pooled)
 dlogits = np.zeros_like(logits)
 dlogits[0, 2] = 1  # label 2 is the circle
@@ -449,7 +496,9 @@ axes = figure.subplots(1, 3)
 axes[0].imshow(image, extent=(-0.5, 31.5, 31.5, -0.5))
 axes[1].imshow(np.linalg.norm(dpooled[0], axis=2), cmap="cividis")
 axes[2].imshow(np.linalg.norm(dp2[0], axis=2), cmap="cividis")
-for ax, title in zip(axes, ("the scene", "gradient of the 7x7 bins", "gradient of P2"), strict=True):
+for ax, title in zip(
+    axes, ("the scene", "gradient of the 7x7 bins", "gradient of P2"), strict=True
+):
     ax.set_title(title, fontsize=10)
     ax.set(xticks=[], yticks=[])
 for ax in (axes[0], axes[2]):
@@ -482,7 +531,9 @@ for place in np.ndindex(*small.shape):
     down, _ = ops.roi_align((small - nudge)[None, :, :, None], two_boxes, zeros, **settings)
     numeric[place] = ((up - down) * g).sum() / 2e-4
 print("largest difference:", np.abs(analytic - numeric).max())
-show_arrays([analytic, numeric], ["what backward says", "what nudging says"], columns=2, same_scale=True)
+show_arrays(
+    [analytic, numeric], ["what backward says", "what nudging says"], columns=2, same_scale=True
+)
 
 # %% [markdown]
 # ## Two small matrices instead of loops
@@ -520,7 +571,12 @@ print("matrices against the package:", np.abs(pooled - align(feature, box)[0]).m
 # %%
 figure = Figure(figsize=(9, 4.0), layout="constrained")
 axes = figure.subplots(1, 4, width_ratios=[32, 32, 7, 7])
-panels = {"$A^y$\n(7, 32)": a_y, "$F$\n(32, 32)": feature, "$(A^x)^T$\n(32, 7)": a_x.T, "$Y$\n(7, 7)": pooled}
+panels = {
+    "$A^y$\n(7, 32)": a_y,
+    "$F$\n(32, 32)": feature,
+    "$(A^x)^T$\n(32, 7)": a_x.T,
+    "$Y$\n(7, 7)": pooled,
+}
 for ax, (title, array), sign in zip(axes, panels.items(), ("", "×", "×", "="), strict=True):
     ax.imshow(array, cmap="cividis", vmin=None if array is feature else min(array.min(), 0))
     ax.set(xticks=[], yticks=[])
@@ -560,7 +616,9 @@ print("backward by matrices against the package:", np.abs(by_matrices - by_packa
 # ImageNet's pictures, on which such backbones were trained. Twice the size, one level up.
 
 # %%
-toy_boxes = np.concatenate([ShapesDataset(seed=0, length=100, first=HELD_OUT)[i][1].boxes for i in range(100)])
+toy_boxes = np.concatenate(
+    [ShapesDataset(seed=0, length=100, first=HELD_OUT)[i][1].boxes for i in range(100)]
+)
 toy_sides = np.sqrt((toy_boxes[:, 2:] - toy_boxes[:, :2]).prod(axis=1))
 sides = np.geomspace(16, 900, 400)
 squares = np.stack([0 * sides, 0 * sides, sides, sides], axis=1)
@@ -576,7 +634,11 @@ right.axhspan(14, 28, color=SKY, alpha=0.3)
 right.set_title("its side in pixels of that level", fontsize=10)
 for ax in (left, right):
     ax.axvspan(toy_sides.min(), toy_sides.max(), color=ORANGE, alpha=0.2)
-    ax.set(xscale="log", xticks=[16, 32, 64, 112, 224, 448, 896], xticklabels=[16, 32, 64, 112, 224, 448, 896])
+    ax.set(
+        xscale="log",
+        xticks=[16, 32, 64, 112, 224, 448, 896],
+        xticklabels=[16, 32, 64, 112, 224, 448, 896],
+    )
     ax.minorticks_off()
     ax.set_xlabel("side of the box, pixels of the image", fontsize=9)
     ax.grid(color="0.9")
@@ -593,9 +655,16 @@ figure
 # the larger anchors' proposals.
 
 # %%
-print("levels read by", len(toy_boxes), "toy boxes:", np.unique(assign_levels(toy_boxes, scales, model.config.roi) + 2))
+print(
+    "levels read by",
+    len(toy_boxes),
+    "toy boxes:",
+    np.unique(assign_levels(toy_boxes, scales, model.config.roi) + 2),
+)
 halved = replace(model.config.roi, canonical_size=112)
-print("if 224 were 112:", np.unique(assign_levels(toy_boxes, scales, halved) + 2, return_counts=True))
+print(
+    "if 224 were 112:", np.unique(assign_levels(toy_boxes, scales, halved) + 2, return_counts=True)
+)
 
 # %% [markdown]
 # ## Boxes at the edge and boxes without size
@@ -631,7 +700,10 @@ column_numbers = np.tile(np.arange(10.0), (10, 1))
 for name in ("no width", "back to front"):
     for aligned in (False, True):
         read = align(column_numbers, odd_boxes[name], scale=1, bins=4, aligned=aligned)[0, 0]
-        print(f"{name:14} {odd_boxes[name]}  aligned={aligned!s:5}  the bins of a row read x =", read.round(3))
+        print(
+            f"{name:14} {odd_boxes[name]}  aligned={aligned!s:5}  the bins of a row read x =",
+            read.round(3),
+        )
 
 # %% [markdown]
 # With `aligned=True` nothing is clamped: all samples of a box without width lie on one line, and a box that is back to

@@ -57,13 +57,17 @@ def look(i):
     batch = model.batch([image])
     features, _ = model.features(batch.pixels)
     (objectness, deltas), _ = model.rpn(features)
-    proposals, _ = model.proposals(objectness, deltas, model.anchors(features, batch.pixels), batch)[0]
+    proposals, _ = model.proposals(
+        objectness, deltas, model.anchors(features, batch.pixels), batch
+    )[0]
     return image, target, batch, features, proposals
 
 
 def box_answers(features, boxes, batch):
     """Class logits (R, 4) and deltas (R, 4, 4) of boxes (R, 4)."""
-    pooled, _ = model.pool(features, boxes, np.zeros(len(boxes), np.int64), batch, 7)  # (R, 7, 7, 64)
+    pooled, _ = model.pool(
+        features, boxes, np.zeros(len(boxes), np.int64), batch, 7
+    )  # (R, 7, 7, 64)
     answers, _ = model.box_head(pooled)
     return answers
 
@@ -122,13 +126,17 @@ print("proposals shown:", [int(i) for i in shown])
 # %%
 def by_name(values):
     """Numbers with the classes' names, as text."""
-    return "  ".join(f"{name} {value:.2f}" for name, value in zip(NAMES[-len(values) :], values, strict=True))
+    return "  ".join(
+        f"{name} {value:.2f}" for name, value in zip(NAMES[-len(values) :], values, strict=True)
+    )
 
 
 def outline(ax, box, colour, width=2.0, style="-"):
     """Draw ``x1, y1, x2, y2`` in pixels."""
     x1, y1, x2, y2 = box
-    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=width, ls=style, zorder=3))
+    ax.add_patch(
+        Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=width, ls=style, zorder=3)
+    )
 
 
 def show_image(ax, image):
@@ -280,7 +288,9 @@ for i in range(20):
     near = np.flatnonzero(iou.max(axis=0) >= 0.5)
     owner = iou[:, near].argmax(axis=0)
     answers = box_answers(levels, boxes[near], one)
-    better = refine(answers[1], boxes[near], one.sizes[0])[np.arange(len(near)), truth.labels[owner]]
+    better = refine(answers[1], boxes[near], one.sizes[0])[
+        np.arange(len(near)), truth.labels[owner]
+    ]
     before += iou[owner, near].tolist()
     after += box_iou(truth.boxes, better)[owner, np.arange(len(near))].tolist()
 before, after = np.array(before), np.array(after)
@@ -292,7 +302,12 @@ figure = Figure(figsize=(5, 4.4), layout="constrained")
 ax = figure.subplots()
 ax.plot(before, after, "o", ms=4, alpha=0.6, color=BLUE)
 ax.plot([0.4, 1], [0.4, 1], color="0.5", lw=1)
-ax.set(xlim=(0.48, 1), ylim=(0.3, 1.02), xlabel="IoU of the proposal", ylabel="IoU after the move of the true class")
+ax.set(
+    xlim=(0.48, 1),
+    ylim=(0.3, 1.02),
+    xlabel="IoU of the proposal",
+    ylabel="IoU after the move of the true class",
+)
 ax.grid(color="0.9")
 figure
 
@@ -323,7 +338,9 @@ axes = figure.subplots(2, 4, sharey="row")
 bins = np.linspace(-4, 4, 60)
 for row, scale in zip(axes, ((1.0, 1.0, 1.0, 1.0), box_weights), strict=True):
     targets = encode_boxes(wanted, found, scale)  # (P, 4)
-    for ax, values, name, weight in zip(row, targets.T, ("dx", "dy", "dw", "dh"), scale, strict=True):
+    for ax, values, name, weight in zip(
+        row, targets.T, ("dx", "dy", "dw", "dh"), scale, strict=True
+    ):
         ax.hist(values, bins, color=RED if weight == 1 else BLUE)
         ax.set_title(f"{name}, weight {weight:.0f}: spread {values.std():.2f}", fontsize=9)
         ax.tick_params(labelsize=8)
@@ -363,7 +380,11 @@ for number in (0.05, 1.0):
 figure = Figure(figsize=(9, 3.6), layout="constrained")
 axes = figure.subplots(1, 3)
 for ax, l2, l1, smooth in zip(
-    axes, (d * d / 2, d * d / 2, d), (np.abs(d), np.abs(d), np.sign(d)), (values, values, slopes), strict=True
+    axes,
+    (d * d / 2, d * d / 2, d),
+    (np.abs(d), np.abs(d), np.sign(d)),
+    (values, values, slopes),
+    strict=True,
 ):
     ax.plot(d, l2, color=GREEN, lw=2, ls=":", label="L2: $d^2/2$")
     ax.plot(d, l1, color=ORANGE, lw=2, ls="--", label="L1: $|d|$")
@@ -372,7 +393,9 @@ for ax, l2, l1, smooth in zip(
     ax.tick_params(labelsize=8)
     ax.grid(color="0.9")
 axes[0].set(xlim=(-0.3, 0.3), ylim=(-0.01, 0.3))
-for ax, title in zip(axes, ("loss of one delta, near 0", "loss, further out", "gradient"), strict=True):
+for ax, title in zip(
+    axes, ("loss of one delta, near 0", "loss, further out", "gradient"), strict=True
+):
     ax.set_title(title, fontsize=10)
 figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
 figure
@@ -394,12 +417,16 @@ figure
 # %%
 def mask_logits(features, boxes, batch):
     """(R, 4) boxes to (R, 28, 28, 4) logits."""
-    pooled, _ = model.pool(features, boxes, np.zeros(len(boxes), np.int64), batch, 14)  # (R, 14, 14, 64)
+    pooled, _ = model.pool(
+        features, boxes, np.zeros(len(boxes), np.int64), batch, 14
+    )  # (R, 14, 14, 64)
     logits, _ = model.mask_head(pooled)
     return logits
 
 
-masks = mask_logits(features, target.boxes, batch)  # (2, 28, 28, 4): the triangle's box, the circle's box
+masks = mask_logits(
+    features, target.boxes, batch
+)  # (2, 28, 28, 4): the triangle's box, the circle's box
 circle = masks[1]  # (28, 28, 4)
 by_sigmoid, _ = ops.sigmoid(circle)
 x1, y1, x2, y2 = target.boxes[1].astype(int)
@@ -438,7 +465,9 @@ print("logits at the centre:", by_name(circle[row, column]))
 print("sigmoid, each alone: ", by_name(by_sigmoid[row, column]))
 print("softmax over classes:", by_name(by_softmax[row, column]))
 for name, mask in (("sigmoid", by_sigmoid), ("softmax", by_softmax)):
-    print(f"{name}: pixels of the circle's mask over 0.5: {(mask[..., 2] > 0.5).mean():.0%} of the box")
+    print(
+        f"{name}: pixels of the circle's mask over 0.5: {(mask[..., 2] > 0.5).mean():.0%} of the box"
+    )
 
 # %% [markdown]
 # At the centre, square and circle are both sure that this is the object's. The softmax makes them share one
@@ -473,7 +502,9 @@ loss, backward = mask_loss(masks[1:], np.array([2]), truth[..., 0])
 dmasks = backward(1.0)  # (1, 28, 28, 4)
 print(f"loss {loss:.4f}")
 for label, name in enumerate(NAMES):
-    print(f"gradient of the {name} channel, sum of sizes: {np.abs(dmasks[0, :, :, label]).sum():.5f}")
+    print(
+        f"gradient of the {name} channel, sum of sizes: {np.abs(dmasks[0, :, :, label]).sum():.5f}"
+    )
 expected = (by_sigmoid[..., 2] - truth[0, :, :, 0]) / 28**2
 print("difference from (m - t) / 784:", np.abs(dmasks[0, :, :, 2] - expected).max())
 
@@ -497,12 +528,21 @@ figure
 # %%
 small = np.array([[1.0, 2, 0], [0, 3, 1], [2, 0, 1]])
 kernel = np.array([[1.0, 0.5], [0.5, 0]])
-stamped, backward = ops.conv_transpose2d(small[None, :, :, None], kernel[:, :, None, None], stride=2)
+stamped, backward = ops.conv_transpose2d(
+    small[None, :, :, None], kernel[:, :, None, None], stride=2
+)
 dsmall, dkernel = backward(np.ones_like(stamped))
 print(
-    "gradient of the input for dy = 1:", dsmall[0, :, :, 0].tolist(), "  of the kernel:", dkernel[:, :, 0, 0].tolist()
+    "gradient of the input for dy = 1:",
+    dsmall[0, :, :, 0].tolist(),
+    "  of the kernel:",
+    dkernel[:, :, 0, 0].tolist(),
 )
-show_arrays([small, kernel, stamped[0, :, :, 0]], ["in: 3x3", "kernel: 2x2", "out: 6x6, a stamp per pixel"], columns=3)
+show_arrays(
+    [small, kernel, stamped[0, :, :, 0]],
+    ["in: 3x3", "kernel: 2x2", "out: 6x6, a stamp per pixel"],
+    columns=3,
+)
 
 # %% [markdown]
 # The block at the top in the middle is $2 \cdot$ kernel. The backward gathers: each input pixel's gradient is the sum

@@ -94,19 +94,29 @@ for name, here in kinds.items():
 sampled = rpn_targets(anchors, targets, rpn, np.random.default_rng(0))
 first = sampled.image == 0
 chosen, positive = sampled.anchor[first], sampled.objectness[first] == 1
-print(f"sampled in all {len(sampled.anchor)};  in scene 0: {positive.sum()} positive, {(~positive).sum()} negative")
+print(
+    f"sampled in all {len(sampled.anchor)};  in scene 0: {positive.sum()} positive, {(~positive).sum()} negative"
+)
 
 
 def outlines(ax, boxes, colours, width=1.5):
     """Draw boxes (R, 4) in pixels."""
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
-    ax.add_collection(PolyCollection(corners, facecolors="none", edgecolors=colours, linewidths=width))
+    ax.add_collection(
+        PolyCollection(corners, facecolors="none", edgecolors=colours, linewidths=width)
+    )
 
 
 def scene_panel(ax, title, margin=0):
     """The first scene, paler, with room around it."""
     ax.imshow(images[0] // 2 + 120, extent=(0, 128, 128, 0))
-    ax.set(xlim=(-margin, 128 + margin), ylim=(128 + margin, -margin), xticks=[], yticks=[], facecolor="0.93")
+    ax.set(
+        xlim=(-margin, 128 + margin),
+        ylim=(128 + margin, -margin),
+        xticks=[],
+        yticks=[],
+        facecolor="0.93",
+    )
     ax.set_title(title, fontsize=10)
 
 
@@ -116,9 +126,13 @@ scene_panel(left, f"{len(chosen)} sampled anchors of scene 0", margin=25)
 outlines(left, anchors[chosen[~positive]], "0.35", 0.6)
 outlines(left, anchors[chosen[positive]], COLOURS[targets[0].labels[matched[chosen[positive]]]], 2)
 level_of = np.repeat(np.arange(5), [len(a) for a in per_level])
-for share, (name, indices) in enumerate({"all anchors": np.arange(len(anchors)), "the sample": chosen}.items()):
+for share, (name, indices) in enumerate(
+    {"all anchors": np.arange(len(anchors)), "the sample": chosen}.items()
+):
     counts = np.bincount(level_of[indices], minlength=5)
-    bars = right.bar(np.arange(5) + 0.4 * share, counts, 0.4, label=name, color=(SKY, ORANGE)[share])
+    bars = right.bar(
+        np.arange(5) + 0.4 * share, counts, 0.4, label=name, color=(SKY, ORANGE)[share]
+    )
     right.bar_label(bars, fontsize=8)
 right.set_yscale("log")
 right.set_ylim(0.7, 9000)
@@ -169,7 +183,10 @@ in_first = sample.image == 0
 print("proposals", [len(boxes) for boxes in proposals], " sampled", len(sample.boxes))
 for i in range(2):
     counts = np.bincount(sample.labels[sample.image == i], minlength=4)
-    print(f"image {i}: ", ", ".join(f"{n} {name}" for n, name in zip(counts, ("background", *CLASSES), strict=True)))
+    print(
+        f"image {i}: ",
+        ", ".join(f"{n} {name}" for n, name in zip(counts, ("background", *CLASSES), strict=True)),
+    )
 
 figure = Figure(figsize=(9, 3.3), layout="constrained")
 axes = figure.subplots(1, 3)
@@ -221,7 +238,12 @@ figure
 small = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1.0]])
 box = np.array([[0.0, 0.0, 4.0, 4.0]])
 bins, _ = ops.roi_align(
-    small[None, :, :, None], box, np.zeros(1, int), output_size=(2, 2), spatial_scale=1.0, sampling_ratio=0
+    small[None, :, :, None],
+    box,
+    np.zeros(1, int),
+    output_size=(2, 2),
+    spatial_scale=1.0,
+    sampling_ratio=0,
 )
 show_arrays([small, bins[0, :, :, 0]], ["true mask (4, 4)", "target (2, 2)"], columns=2, width=5)
 
@@ -246,7 +268,10 @@ show_arrays([small, bins[0, :, :, 0]], ["true mask (4, 4)", "target (2, 2)"], co
 masks = mask_targets(sample, targets, 28)
 size = np.abs(sample.deltas[positives]).max(axis=1)  # of the correction that each needs
 which = list(zip(sample.image[positives], sample.object[positives], strict=True))  # whose each is
-shown = [max((k for k in range(len(size)) if which[k] == one), key=size.__getitem__) for one in sorted(set(which))]
+shown = [
+    max((k for k in range(len(size)) if which[k] == one), key=size.__getitem__)
+    for one in sorted(set(which))
+]
 shown = shown[:4]  # of the first four objects, the proposal that is furthest off
 figure = Figure(figsize=(9, 4.7), layout="constrained")
 for column, k in enumerate(shown):
@@ -255,7 +280,9 @@ for column, k in enumerate(shown):
     top, bottom = figure.add_subplot(2, 4, column + 1), figure.add_subplot(2, 4, column + 5)
     top.imshow(images[sample.image[row]], extent=(0, 128, 128, 0))
     top.set(xlim=(x1, x2), ylim=(y2, y1), xticks=[], yticks=[], aspect="auto")
-    top.set_title(f"{CLASSES[sample.labels[row] - 1]}, {x2 - x1:.0f} x {y2 - y1:.0f} pixels", fontsize=10)
+    top.set_title(
+        f"{CLASSES[sample.labels[row] - 1]}, {x2 - x1:.0f} x {y2 - y1:.0f} pixels", fontsize=10
+    )
     draw_array(bottom, masks[k], limits=(0, 1), signed=False)
     bottom.set_aspect("auto")
     soft = ((masks[k] > 0.01) & (masks[k] < 0.99)).mean()
@@ -302,7 +329,9 @@ figure
 all_objectness, all_deltas = np.concatenate(objectness, axis=1), np.concatenate(deltas, axis=1)
 _, backward = rpn_losses(all_objectness, all_deltas, sampled, rpn)
 dobjectness, ddeltas = backward(1.0, 1.0)  # (2, A), (2, A, 4)
-print(f"objectness: {np.count_nonzero(dobjectness)} of {dobjectness.size} anchors have a gradient that is not 0")
+print(
+    f"objectness: {np.count_nonzero(dobjectness)} of {dobjectness.size} anchors have a gradient that is not 0"
+)
 print(f"deltas:     {np.count_nonzero(ddeltas.any(axis=2))} of {dobjectness.size} anchors")
 
 
@@ -310,7 +339,10 @@ def as_maps(per_anchor):
     """(A,) gradients of one image to a map (H, W) per level: the largest of each place's anchors."""
     ends = np.cumsum([len(a) for a in per_level])[:-1]
     parts = np.split(np.abs(per_anchor), ends)
-    return [part.reshape(*level.shape[1:3], 3).max(axis=2) for part, level in zip(parts, features, strict=True)]
+    return [
+        part.reshape(*level.shape[1:3], 3).max(axis=2)
+        for part, level in zip(parts, features, strict=True)
+    ]
 
 
 figure = Figure(figsize=(9, 4.1), layout="constrained")
@@ -354,12 +386,18 @@ axes = figure.subplots(1, 3, width_ratios=[1, 2.2, 1])
 draw_array(axes[0], dclass[some] * len(sample.labels), signed=True)
 draw_array(axes[1], dbox[some].reshape(len(some), 16), signed=True)
 draw_array(axes[2], np.abs(dmask).max(axis=(1, 2))[:8] * masks.size, signed=False)
-titles = ("class logits: p - [k = c]", "box deltas: x y w h of each class", "masks: largest |p - m|")
+titles = (
+    "class logits: p - [k = c]",
+    "box deltas: x y w h of each class",
+    "masks: largest |p - m|",
+)
 for ax, title in zip(axes, titles, strict=True):
     ax.set_title(title, fontsize=10)
 for ax, per_class in zip(axes, (1, 4, 1), strict=True):
     ax.set_aspect("auto")
-    ax.set_xticks(np.arange(4) * per_class + (per_class - 1) / 2, names, rotation=35, fontsize=8, ha="right")
+    ax.set_xticks(
+        np.arange(4) * per_class + (per_class - 1) / 2, names, rotation=35, fontsize=8, ha="right"
+    )
     rows = [names[label] for label in sample.labels[some]][: 8 if ax is axes[2] else 16]
     ax.set_yticks(range(len(rows)), rows, fontsize=8)
 for x in (3.5, 7.5, 11.5):
@@ -384,7 +422,9 @@ panels = [probability, masks[k], dmask[k, :, :, label] * masks.size]
 titles = ["predicted p", "target m", "gradient times the count: p - m"]
 figure = show_arrays(panels, titles, columns=3)
 error = np.abs(probability - masks[k]).max()
-print(f"largest gradient, times the count: {np.abs(panels[2]).max():.2f};  largest p - m: {error:.2f}")
+print(
+    f"largest gradient, times the count: {np.abs(panels[2]).max():.2f};  largest p - m: {error:.2f}"
+)
 figure
 
 # %% [markdown]
@@ -445,12 +485,16 @@ def feature_gradients(loss_weights):
     return total
 
 
-alone = {name: feature_gradients({other: float(other == name) for other in losses}) for name in losses}
+alone = {
+    name: feature_gradients({other: float(other == name) for other in losses}) for name in losses
+}
 joint = feature_gradients(dict.fromkeys(losses, 1.0))
 for level in range(5):
     difference = np.abs(sum(alone[name][level] for name in losses) - joint[level]).max()
     largest = np.abs(joint[level]).max()
-    print(f"{LEVELS[level]}: largest gradient {largest:.1e}, sum of the five minus joint {difference:.0e}")
+    print(
+        f"{LEVELS[level]}: largest gradient {largest:.1e}, sum of the five minus joint {difference:.0e}"
+    )
 
 # %% [markdown]
 # The sum of the five is the joint gradient, to the precision of float32. Where do they lie? A panel shows the length of
@@ -519,20 +563,31 @@ print(
 slides = np.linspace(-6, 6, 25)
 curves = {"loss_classifier": [], "loss_box_reg": [], "with new targets": []}
 for slide in slides:
-    shifted = sample._replace(boxes=sample.boxes + np.float32(slide) * np.array([1, 0, 1, 0], np.float32))
+    shifted = sample._replace(
+        boxes=sample.boxes + np.float32(slide) * np.array([1, 0, 1, 0], np.float32)
+    )
     loss, _ = model.box_branch(features, shifted, batch)
     for name in loss:
         curves[name].append(float(loss[name]))
     again = roi_targets(
-        [shifted.boxes[shifted.image == i] for i in range(2)], targets, model.config.roi, np.random.default_rng(1)
+        [shifted.boxes[shifted.image == i] for i in range(2)],
+        targets,
+        model.config.roi,
+        np.random.default_rng(1),
     )
-    curves["with new targets"].append(float(model.box_branch(features, again, batch)[0]["loss_box_reg"]))
+    curves["with new targets"].append(
+        float(model.box_branch(features, again, batch)[0]["loss_box_reg"])
+    )
 figure = Figure(figsize=(8, 3), layout="constrained")
 ax = figure.subplots()
 ax.plot(slides, curves["loss_classifier"], color=BLUE, label="classifier")
 ax.plot(slides, curves["loss_box_reg"], color=RED, label="box, targets left as they are")
 ax.plot(
-    slides, curves["with new targets"], color=RED, linestyle="--", label="box, targets made anew for the moved boxes"
+    slides,
+    curves["with new targets"],
+    color=RED,
+    linestyle="--",
+    label="box, targets made anew for the moved boxes",
 )
 ax.set_xlabel("all proposals slid to the right by ... pixels")
 ax.set_ylabel("loss")

@@ -119,11 +119,21 @@ x, y = np.meshgrid(np.linspace(-10, 4, 120), np.linspace(-3, 3, 80))
 figure, axes = page(1, 1, 1, height=2.7)
 for ax, (lr, momentum) in zip(axes, ((0.02, 0.0), (0.105, 0.0), (0.02, 0.9)), strict=True):
     path = walk(lr, momentum)
-    ax.contour(x, y, (x**2 + 20 * y**2) / 2, levels=[1, 4, 10, 20, 35, 55, 80], colors="0.75", linewidths=0.8)
+    ax.contour(
+        x,
+        y,
+        (x**2 + 20 * y**2) / 2,
+        levels=[1, 4, 10, 20, 35, 55, 80],
+        colors="0.75",
+        linewidths=0.8,
+    )
     ax.plot(path[:, 0], path[:, 1], ".-", color=BLUE, markersize=5, linewidth=1)
     ax.plot(0, 0, "*", color=ORANGE, markersize=12)
     ax.set(xlim=(-10, 4), ylim=(-3, 3))
-    ax.set_title(f"rate {lr}, momentum {momentum}\n60 steps end at f = {(path[-1] ** 2 @ [0.5, 10]):.2g}", fontsize=9)
+    ax.set_title(
+        f"rate {lr}, momentum {momentum}\n60 steps end at f = {(path[-1] ** 2 @ [0.5, 10]):.2g}",
+        fontsize=9,
+    )
 figure
 
 # %% [markdown]
@@ -192,10 +202,26 @@ small = replace(
     transform=TransformConfig(64, 64),
     fpn_channels=32,
     anchors=AnchorConfig(((16.0,), (32.0,), (64.0,), (96.0,), (128.0,))),
-    rpn=replace(SHAPES.rpn, samples=64, pre_nms_train=200, pre_nms_test=200, post_nms_train=100, post_nms_test=50),
-    roi=replace(SHAPES.roi, samples=32, mask_head=(32, 32), box_head=(128, 128), mask_resolution=7, detections=10),
+    rpn=replace(
+        SHAPES.rpn,
+        samples=64,
+        pre_nms_train=200,
+        pre_nms_test=200,
+        post_nms_train=100,
+        post_nms_test=50,
+    ),
+    roi=replace(
+        SHAPES.roi,
+        samples=32,
+        mask_head=(32, 32),
+        box_head=(128, 128),
+        mask_resolution=7,
+        detections=10,
+    ),
 )
-settings = TrainingConfig(steps=600, batch_size=8, lr=0.03, warmup=60, images=0, colours=False, seed=0)
+settings = TrainingConfig(
+    steps=600, batch_size=8, lr=0.03, warmup=60, images=0, colours=False, seed=0
+)
 held_out = ShapesDataset(seed=0, length=24, config=scenes, first=HELD_OUT)
 held_images, held_targets = zip(*(held_out[i] for i in range(24)), strict=True)
 PARTS = ("resnet.stem", "resnet.stages", "fpn", "rpn_head", "box_head", "mask_head")
@@ -214,7 +240,10 @@ def run(model, settings, show=0):
     rows, aps = [], {0: mask_ap(model)}
     for step in range(1, settings.steps + 1):
         row = trainer.step()
-        groups = {g: [p for n, p in trainer.optimiser.parameters.items() if n.startswith(g)] for g in PARTS}
+        groups = {
+            g: [p for n, p in trainer.optimiser.parameters.items() if n.startswith(g)]
+            for g in PARTS
+        }
         rows.append(row | {group: gradient_norm(members) for group, members in groups.items()})
         if step % 100 == 0:
             aps[step] = mask_ap(model)
@@ -251,9 +280,18 @@ show_curves({name: good[name] for name in good if name not in PARTS})
 shipped = mask_ap(weights.load_shapes())
 figure, (left, right) = page(1, 1.25, height=3.4)
 for column, (name, colour) in enumerate((("AP", BLUE), ("AP50", ORANGE))):
-    left.plot(list(good_aps), [ap[column] for ap in good_aps.values()], "o-", color=colour, label=f"mask {name}")
+    left.plot(
+        list(good_aps),
+        [ap[column] for ap in good_aps.values()],
+        "o-",
+        color=colour,
+        label=f"mask {name}",
+    )
     left.axhline(shipped[column], color=colour, linestyle=":", linewidth=1.2)
-    side = {"y": shipped[column] + (0.015, -0.015)[name == "AP"], "va": ("bottom", "top")[name == "AP"]}
+    side = {
+        "y": shipped[column] + (0.015, -0.015)[name == "AP"],
+        "va": ("bottom", "top")[name == "AP"],
+    }
     left.text(x=600, s=f"shipped network, {name}", color=colour, fontsize=8, ha="right", **side)
 left.set(ylim=(0, 1.12), xlabel="step")
 left.set_title("on 24 held-out scenes", fontsize=9)
@@ -295,7 +333,9 @@ show_detections(held_images[:4], held_targets[:4], found, CLASSES)
 # %%
 def first_steps(settings, count=60):
     """Lengths of the gradient in the first steps, until `count` or until the trainer gives up."""
-    trainer = Trainer(MaskRCNN(small, np.random.default_rng(0)), ShapesDataset(0, None, scenes), None, settings)
+    trainer = Trainer(
+        MaskRCNN(small, np.random.default_rng(0)), ShapesDataset(0, None, scenes), None, settings
+    )
     norms = []
     try:
         while trainer.steps_done < count:
@@ -308,7 +348,9 @@ def first_steps(settings, count=60):
 unclipped = replace(settings, clip_norm=1e9)
 with_warm_up, without = first_steps(unclipped), first_steps(replace(unclipped, warmup=0))
 figure, axes = page(1, height=2.4)
-axes[0].plot(range(1, len(with_warm_up) + 1), with_warm_up, color=BLUE, label="warm-up over 60 steps")
+axes[0].plot(
+    range(1, len(with_warm_up) + 1), with_warm_up, color=BLUE, label="warm-up over 60 steps"
+)
 axes[0].plot(range(1, len(without) + 1), without, color=RED, label="no warm-up")
 axes[0].set(yscale="log", xlabel="step", ylabel="length of the gradient")
 axes[0].legend(frameon=False, fontsize=9)
@@ -325,7 +367,9 @@ hasty, hasty_aps = run(MaskRCNN(small, np.random.default_rng(0)), replace(settin
 print(f"no warm-up, clipped: AP {hasty_aps[600][0]:.3f}")
 for label, metrics in {"no warm-up": hasty, "as it should be": good}.items():
     norms = metrics["gradient_norm"][:60]
-    print(f"{label:16} longest gradient in 60 steps {norms.max():6.1f}, clipped in {(norms > 10).sum()} of them")
+    print(
+        f"{label:16} longest gradient in 60 steps {norms.max():6.1f}, clipped in {(norms > 10).sum()} of them"
+    )
 
 # %% [markdown]
 # ### 2. The true boxes not appended
@@ -345,7 +389,10 @@ def without_truth(*arguments):
 with patch.object(mask_rcnn, "roi_targets", without_truth):
     untold, untold_aps = run(MaskRCNN(small, np.random.default_rng(0)), settings)
 print(f"no truth appended: AP {untold_aps[600][0]:.3f}")
-print(f"positive proposals per step, steps 1 to 20: {untold['positive_rois'][:20].mean():.1f},", end=" ")
+print(
+    f"positive proposals per step, steps 1 to 20: {untold['positive_rois'][:20].mean():.1f},",
+    end=" ",
+)
 print(f"in the good run {good['positive_rois'][:20].mean():.1f}")
 
 # %% [markdown]
@@ -385,17 +432,32 @@ for ax, name in zip(axes, ("total", "loss_classifier"), strict=False):
         ax.plot(np.arange(len(smooth)) + 13, smooth, color=colour, linestyle=style, label=label)
     ax.set_title(f"{name}, training", fontsize=9)
 for _, aps, colour, style in runs.values():
-    axes[2].plot(list(aps), [ap[0] for ap in aps.values()], color=colour, linestyle=style, marker="o", markersize=4)
+    axes[2].plot(
+        list(aps),
+        [ap[0] for ap in aps.values()],
+        color=colour,
+        linestyle=style,
+        marker="o",
+        markersize=4,
+    )
 axes[2].set_title("mask AP, held out", fontsize=9)
 for ax in axes:
     ax.set_xlabel("step", fontsize=9)
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+figure.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=4,
+    fontsize=9,
+    frameon=False,
+)
 figure
 
 # %%
 print(f"{'':20}{'last 50 losses':>16}{'gradient':>10}{'positives':>11}{'AP':>7}{'AP50':>7}")
 for label, (metrics, aps, _, _) in runs.items():
-    last = {name: metrics[name][-50:].mean() for name in ("total", "gradient_norm", "positive_rois")}
+    last = {
+        name: metrics[name][-50:].mean() for name in ("total", "gradient_norm", "positive_rois")
+    }
     numbers = f"{last['total']:16.2f}{last['gradient_norm']:10.2f}{last['positive_rois']:11.1f}"
     print(f"{label:20}{numbers}{aps[600][0]:7.3f}{aps[600][1]:7.3f}")
 
@@ -403,8 +465,8 @@ for label, (metrics, aps, _, _) in runs.items():
 # Look at the losses first, as one does. Up to step 200 they hardly differ, apart from a bump with which the flipped run
 # begins; by its sum nobody could tell which run is ill. In the end AP differs far more than the sum does.
 #
-# * **No warm-up.** Clipping kept the run finite, not healthy. In the first steps the gradients were long, and each
-#   moved the weights at the full rate: to a place from where this run recovers slowly, if at all.
+# * **No warm-up.** Clipping kept the run finite, not healthy. The first gradients are about as long in both runs; but
+#   here each of them moved the weights at the full rate, to a place from where the run recovers slowly, if at all.
 # * **No truth appended.** At first the heads see fewer positives and must wait for the RPN. On these scenes that is not
 #   for long: objects are large, and even a fresh network's proposals cover some of them by chance. So this run comes
 #   late rather than never. With small objects it would wait longer.

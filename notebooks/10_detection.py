@@ -33,7 +33,9 @@ from mrcnn_scratch.weights import load_shapes
 
 model = load_shapes()
 settings = model.config.roi
-image, target = ShapesDataset(seed=0, length=40, first=HELD_OUT)[19]  # a scene that training never saw
+image, target = ShapesDataset(seed=0, length=40, first=HELD_OUT)[
+    19
+]  # a scene that training never saw
 
 batch = model.batch([image])
 features, _ = model.features(batch.pixels)
@@ -114,7 +116,9 @@ sides = boxes[..., 2:] - boxes[..., :2]
 possible = (scores > settings.score_threshold) & (sides >= settings.min_side).all(axis=2)
 row, column = np.nonzero(possible)
 pair_boxes, pair_scores, pair_labels = boxes[row, column], scores[row, column], column + 1
-print(f"{scores.size} pairs, {len(pair_scores)} over {settings.score_threshold}, from {len(np.unique(row))} proposals")
+print(
+    f"{scores.size} pairs, {len(pair_scores)} over {settings.score_threshold}, from {len(np.unique(row))} proposals"
+)
 for label, name in enumerate(CLASSES, start=1):
     print(f"  {name:9}{(pair_labels == label).sum():4}")
 
@@ -127,13 +131,19 @@ for label, name in enumerate(CLASSES, start=1):
     mine = pair_labels == label
     true = target.boxes[target.labels == label]
     sure = mine & (pair_scores > 0.5)
-    old, new = (box_iou(b, true).max(axis=1).mean() for b in (proposals[row[sure]], pair_boxes[sure]))
-    print(f"{name:9} {sure.sum():3} pairs with a score over .5: mean IoU {old:.2f} before, {new:.2f} after")
+    old, new = (
+        box_iou(b, true).max(axis=1).mean() for b in (proposals[row[sure]], pair_boxes[sure])
+    )
+    print(
+        f"{name:9} {sure.sum():3} pairs with a score over .5: mean IoU {old:.2f} before, {new:.2f} after"
+    )
 
 figure = Figure(figsize=(9, 4.7), dpi=100, layout="constrained")
 sure = pair_scores > 0.5
 colours = [PALETTE[label - 1] for label in pair_labels[sure]]
-for ax, shown, title in zip(figure.subplots(1, 2), (proposals[row], pair_boxes), ("before", "after"), strict=True):
+for ax, shown, title in zip(
+    figure.subplots(1, 2), (proposals[row], pair_boxes), ("before", "after"), strict=True
+):
     draw_image(ax, dim(image))
     draw_boxes(ax, shown[sure], colours, linewidth=1.2)
     ax.set_title(f"{sure.sum()} pairs over .5, {title} refinement", fontsize=9)
@@ -158,7 +168,9 @@ for label, ax in enumerate(figure.subplots(1, 3), start=1):
     draw_boxes(ax, pair_boxes[before], "0.75", linewidth=0.6)
     draw_boxes(ax, pair_boxes[after], PALETTE[label - 1], linewidth=2)
     listed = " ".join(f"{score:.2f}" for score in pair_scores[after])
-    ax.set_title(f"{CLASSES[label - 1]}: {before.sum()} boxes, {len(after)} kept\n{listed}", fontsize=9)
+    ax.set_title(
+        f"{CLASSES[label - 1]}: {before.sum()} boxes, {len(after)} kept\n{listed}", fontsize=9
+    )
 figure
 
 # %% [markdown]
@@ -179,7 +191,11 @@ print("kept, class by class:", len(kept), "  all together:", len(together))
 # %%
 kept = kept[: settings.detections]
 found_boxes, found_labels, found_scores = pair_boxes[kept], pair_labels[kept], pair_scores[kept]
-print(len(kept), "detections:", [f"{CLASSES[k - 1]} {s:.2f}" for k, s in zip(found_labels, found_scores, strict=True)])
+print(
+    len(kept),
+    "detections:",
+    [f"{CLASSES[k - 1]} {s:.2f}" for k, s in zip(found_labels, found_scores, strict=True)],
+)
 
 # %% [markdown]
 # ## Masks, only now
@@ -189,7 +205,9 @@ print(len(kept), "detections:", [f"{CLASSES[k - 1]} {s:.2f}" for k, s in zip(fou
 # The class is decided already, so only that class's mask is read, through the logistic function: $(R, 28, 28)$.
 
 # %%
-pooled, _ = model.pool(features, found_boxes, np.zeros(len(kept), np.int64), batch, settings.mask_resolution)
+pooled, _ = model.pool(
+    features, found_boxes, np.zeros(len(kept), np.int64), batch, settings.mask_resolution
+)
 mask_logits, _ = model.mask_head(pooled)
 small_masks = mask_probabilities(mask_logits, found_labels)
 print("mask logits", mask_logits.shape, " of the own class", small_masks.shape)
@@ -204,7 +222,11 @@ masks = pasted > settings.mask_threshold
 sure = int((found_scores > 0.5).sum())
 figure = show_arrays(
     [m for i in range(sure) for m in (small_masks[i], pasted[i], masks[i])],
-    [t for i in range(sure) for t in (f"{CLASSES[found_labels[i] - 1]}: 28 x 28", "pasted", "over .5")],
+    [
+        t
+        for i in range(sure)
+        for t in (f"{CLASSES[found_labels[i] - 1]}: 28 x 28", "pasted", "over .5")
+    ],
     columns=3,
     width=7,
 )
@@ -250,7 +272,9 @@ for ax, (name, shown) in zip(axes, stages.items(), strict=False):
     draw_boxes(ax, shown, PALETTE[0], linewidth=0.9)
     ax.set_title(f"{name}: {len(shown)}", fontsize=9)
 draw_image(axes[-1], image)
-draw_objects(axes[-1], image, found_boxes[:sure], found_labels[:sure], masks[:sure], classes=CLASSES)
+draw_objects(
+    axes[-1], image, found_boxes[:sure], found_labels[:sure], masks[:sure], classes=CLASSES
+)
 axes[-1].set_title("with masks", fontsize=9)
 figure
 
@@ -283,8 +307,12 @@ def before_suppression(image):
     batch = model.batch([image])
     features, _ = model.features(batch.pixels)
     (objectness, deltas), _ = model.rpn(features)
-    proposals, _ = model.proposals(objectness, deltas, model.anchors(features, batch.pixels), batch)[0]
-    pooled, _ = model.pool(features, proposals, np.zeros(len(proposals), np.int64), batch, settings.box_resolution)
+    proposals, _ = model.proposals(
+        objectness, deltas, model.anchors(features, batch.pixels), batch
+    )[0]
+    pooled, _ = model.pool(
+        features, proposals, np.zeros(len(proposals), np.int64), batch, settings.box_resolution
+    )
     (logits, box_deltas), _ = model.box_head(pooled)
     all_pass = replace(settings, nms_iou=1.0, detections=1000)
     return proposals, box_detections(logits, box_deltas, proposals, batch.sizes[0], all_pass)
@@ -297,10 +325,14 @@ def how_far(image, target, wholes):
     rows = []
     for g, whole in enumerate(wholes):
         best_proposal = box_iou(proposals, target.boxes[[g]]).max()
-        before = candidates.scores[fitting(candidates.boxes, candidates.labels, target, g)].max(initial=0)
+        before = candidates.scores[fitting(candidates.boxes, candidates.labels, target, g)].max(
+            initial=0
+        )
         mine = fitting(found.boxes, found.labels, target, g)
         masks = found.masks[mine][:1]
-        overlap = ((masks & target.masks[g]).sum() / (masks | target.masks[g]).sum()) if mine.any() else 0
+        overlap = (
+            ((masks & target.masks[g]).sum() / (masks | target.masks[g]).sum()) if mine.any() else 0
+        )
         after = found.scores[mine].max(initial=0)
         rows.append((target.areas[g] / whole, best_proposal, before, after, overlap))
     return np.array(rows)
@@ -314,7 +346,9 @@ def scene(background, *shapes):
 
 def show_series(scenes, values, what, which=(0,), rows_shown=(16, 112)):
     """Pictures with what is detected (score over .3), and a table for each of the objects ``which``."""
-    figure = Figure(figsize=(9, 2 * (0.3 + 2.2 * np.ptp(rows_shown) / 128)), dpi=100, layout="constrained")
+    figure = Figure(
+        figsize=(9, 2 * (0.3 + 2.2 * np.ptp(rows_shown) / 128)), dpi=100, layout="constrained"
+    )
     for ax, (picture, _, _), value in zip(figure.subplots(2, 4).flat, scenes, values, strict=True):
         seen = model.detect([picture])[0].above(0.3)
         draw_objects(ax, picture, seen.boxes, seen.labels, seen.masks, seen.scores, CLASSES)
@@ -328,7 +362,9 @@ def show_series(scenes, values, what, which=(0,), rows_shown=(16, 112)):
         for one, value in zip(scenes, values, strict=True):
             visible, proposal, *others = how_far(*one)[g]
             before, after, mask = (f"{v:.2f}" if v > 0 else "-" for v in others)
-            lines.append(f"{value:14}{visible:9.2f}{proposal:10.2f}{before:>12}{after:>11}{mask:>7}")
+            lines.append(
+                f"{value:14}{visible:9.2f}{proposal:10.2f}{before:>12}{after:>11}{mask:>7}"
+            )
     print("\n".join(lines))
     return figure
 
@@ -341,7 +377,9 @@ def show_series(scenes, values, what, which=(0,), rows_shown=(16, 112)):
 # %%
 BACKGROUND, PALE, DARK = (60, 90, 150), (205, 215, 230), (110, 40, 80)
 shifts = [0, 14, 22, 26, 30, 34, 38, 42]
-scenes = [scene(BACKGROUND, Shape(2, 38 + s, 64, 26, PALE), Shape(1, 84, 64, 26, DARK)) for s in shifts]
+scenes = [
+    scene(BACKGROUND, Shape(2, 38 + s, 64, 26, PALE), Shape(1, 84, 64, 26, DARK)) for s in shifts
+]
 show_series(scenes, shifts, "moved by")
 
 # %% [markdown]
@@ -360,7 +398,9 @@ show_series(scenes, shifts, "moved by")
 
 # %%
 contrasts = [1, 2, 3, 4, 6, 10, 20, 40]
-scenes = [scene((100, 120, 140), Shape(3, 64, 64, 26, (100 + c, 120 + c, 140 + c))) for c in contrasts]
+scenes = [
+    scene((100, 120, 140), Shape(3, 64, 64, 26, (100 + c, 120 + c, 140 + c))) for c in contrasts
+]
 show_series(scenes, contrasts, "contrast")
 
 # %% [markdown]
@@ -374,7 +414,9 @@ show_series(scenes, contrasts, "contrast")
 
 # %%
 shifts = [46, 34, 28, 24, 21, 18, 12, 8]
-scenes = [scene(BACKGROUND, Shape(1, 48, 64, 24, PALE), Shape(1, 48 + s, 64, 24, DARK)) for s in shifts]
+scenes = [
+    scene(BACKGROUND, Shape(1, 48, 64, 24, PALE), Shape(1, 48 + s, 64, 24, DARK)) for s in shifts
+]
 show_series(scenes, shifts, "apart by")
 
 # %% [markdown]
@@ -410,7 +452,9 @@ show_series(scenes, sizes, "half size", which=(0, 1))
 
 # %%
 shifts = [52, 46, 40, 32, 28, 24, 16, 8]
-scenes = [scene(BACKGROUND, Shape(2, 44, 64, 24, PALE), Shape(2, 44 + s, 64, 24, PALE)) for s in shifts]
+scenes = [
+    scene(BACKGROUND, Shape(2, 44, 64, 24, PALE), Shape(2, 44 + s, 64, 24, PALE)) for s in shifts
+]
 show_series(scenes, shifts, "apart by")
 
 # %% [markdown]

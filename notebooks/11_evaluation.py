@@ -55,7 +55,15 @@ BLUE, RED, GREEN = PALETTE[5], PALETTE[3], PALETTE[2]
 # %%
 objects = np.array([[5, 5, 25, 25], [40, 5, 60, 25], [75, 5, 95, 25], [40, 35, 60, 55]], float)
 detected = np.array(
-    [[5, 5, 25, 25], [8, 5, 28, 25], [42, 5, 62, 25], [10, 35, 30, 55], [75, 9, 95, 29], [45, 40, 65, 60]], float
+    [
+        [5, 5, 25, 25],
+        [8, 5, 28, 25],
+        [42, 5, 62, 25],
+        [10, 35, 30, 55],
+        [75, 9, 95, 29],
+        [45, 40, 65, 60],
+    ],
+    float,
 )
 scores = np.array([0.95, 0.90, 0.80, 0.70, 0.60, 0.50])
 
@@ -68,7 +76,13 @@ for (x1, y1, x2, y2), name in zip(objects, "ABCD", strict=True):
     ax.text((x1 + x2) / 2, (y1 + y2) / 2, name, color="0.45", fontsize=14, ha="center", va="center")
 for i, ((x1, y1, x2, y2), score) in enumerate(zip(detected, scores, strict=True), start=1):
     below = i != 2
-    ax.text(x1 if below else x2 + 1, y2 + 4 if below else y1 + 4, f"{i}: {score:.2f}", color=BLUE, fontsize=9)
+    ax.text(
+        x1 if below else x2 + 1,
+        y2 + 4 if below else y1 + 4,
+        f"{i}: {score:.2f}",
+        color=BLUE,
+        fontsize=9,
+    )
 ax.set_title("grey: objects, blue: detections with their scores", fontsize=9)
 figure
 
@@ -98,8 +112,13 @@ for i, (row, g) in enumerate(zip(overlaps, choice, strict=True), start=1):
     reason = f"right: finds {'ABCD'[g]}" if g >= 0 else "wrong"
     print(f"{i} {scores[i - 1]:.2f}" + "".join(f"{value:6.2f}" for value in row) + f"   {reason}")
 
-nothing_ignored = np.zeros((1, 4), bool), np.zeros(4, bool)  # no object is out of range, none is a crowd
-correct, excused = match_detections(overlaps, *nothing_ignored)  # (1, 10, 6): area ranges, IoU thresholds, detections
+nothing_ignored = (
+    np.zeros((1, 4), bool),
+    np.zeros(4, bool),
+)  # no object is out of range, none is a crowd
+correct, excused = match_detections(
+    overlaps, *nothing_ignored
+)  # (1, 10, 6): area ranges, IoU thresholds, detections
 print("the package agrees:", correct[0, 0].tolist() == [g >= 0 for g in choice])
 
 # %% [markdown]
@@ -121,7 +140,9 @@ hits = np.cumsum(correct[0, 0])
 print(" n  score   verdict  precision        recall")
 for n in range(1, 7):
     verdict = "right" if correct[0, 0][n - 1] else "wrong"
-    fractions = f"{hits[n - 1]}/{n} = {precision[n - 1]:.3f}    {hits[n - 1]}/4 = {recall[n - 1]:.2f}"
+    fractions = (
+        f"{hits[n - 1]}/{n} = {precision[n - 1]:.3f}    {hits[n - 1]}/4 = {recall[n - 1]:.2f}"
+    )
     print(f"{n:2}   {scores[n - 1]:.2f}   {verdict}    {fractions}")
 
 # %% [markdown]
@@ -141,8 +162,12 @@ figure = Figure(figsize=(9, 4.6), dpi=100, layout="constrained")
 for n, ax in enumerate(figure.subplots(2, 3, sharex=True, sharey=True).flat, start=1):
     right = correct[0, 0][:n]
     ax.plot(recall[:n], precision[:n], color="0.6", zorder=1)
-    ax.scatter(recall[:n][right], precision[:n][right], color=BLUE, marker="o", zorder=2, label="right")
-    ax.scatter(recall[:n][~right], precision[:n][~right], color=RED, marker="x", zorder=2, label="wrong")
+    ax.scatter(
+        recall[:n][right], precision[:n][right], color=BLUE, marker="o", zorder=2, label="right"
+    )
+    ax.scatter(
+        recall[:n][~right], precision[:n][~right], color=RED, marker="x", zorder=2, label="wrong"
+    )
     draw_axes(ax, f"after {n}: {hits[n - 1]} right, {n - hits[n - 1]} wrong")
 ax.legend(fontsize=8, loc="lower left")
 figure.supxlabel("recall", fontsize=9)
@@ -165,7 +190,10 @@ figure
 
 # %%
 envelope = precision_envelope(precision)
-heights = [max((p for p, r in zip(precision, recall, strict=True) if r >= level), default=0) for level in RECALL_LEVELS]
+heights = [
+    max((p for p, r in zip(precision, recall, strict=True) if r >= level), default=0)
+    for level in RECALL_LEVELS
+]
 
 figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
 left, right = figure.subplots(1, 2)
@@ -214,7 +242,9 @@ print(f"AP, the mean of the ten: {np.mean(aps):.3f}")
 
 # %%
 def ap_of(verdicts):
-    return average_precision(*precision_recall(np.array(verdicts), np.zeros(len(verdicts), bool), 4))
+    return average_precision(
+        *precision_recall(np.array(verdicts), np.zeros(len(verdicts), bool), 4)
+    )
 
 
 print(f"right DUPLICATE right wrong right wrong   AP50 {ap_of([1, 0, 1, 0, 1, 0]):.3f}")
@@ -237,7 +267,9 @@ print(f"right right wrong right wrong DUPLICATE   AP50 {ap_of([1, 1, 0, 1, 0, 0]
 
 # %%
 model = load_shapes()
-scenes = [ShapesDataset(seed=0, length=40, first=HELD_OUT)[i] for i in range(40)]  # training never saw them
+scenes = [
+    ShapesDataset(seed=0, length=40, first=HELD_OUT)[i] for i in range(40)
+]  # training never saw them
 images, targets = [image for image, _ in scenes], [target for _, target in scenes]
 detections = model.detect(images)
 print(sum(map(len, targets)), "objects,", sum(map(len, detections)), "detections")
@@ -260,7 +292,9 @@ def ranking(label, kind, detections=detections):
             iou = box_iou(found.boxes[mine].astype(float), target.boxes[true].astype(float))
         else:
             iou = mask_iou_slow(found.masks[mine], target.masks[true])
-        correct, _ = match_detections(iou, np.zeros((1, true.sum()), bool), np.zeros(true.sum(), bool))
+        correct, _ = match_detections(
+            iou, np.zeros((1, true.sum()), bool), np.zeros(true.sum(), bool)
+        )
         verdicts.append(correct[0])
         all_scores.append(found.scores[mine])
         where += [(i, d) for d in np.flatnonzero(mine)]
@@ -288,7 +322,11 @@ for label, ax in enumerate(figure.subplots(1, 3, sharey=True), start=1):
         ap = average_precision(p, r)
         # From recall 0 on, and down to 0 after the last recall that was reached.
         ax.plot(
-            [0, *r, r[-1]], [1, *p, 0], color=colour, linestyle=style, label=f"IoU {IOU_THRESHOLDS[t]:.2f}: AP {ap:.2f}"
+            [0, *r, r[-1]],
+            [1, *p, 0],
+            color=colour,
+            linestyle=style,
+            label=f"IoU {IOU_THRESHOLDS[t]:.2f}: AP {ap:.2f}",
         )
     draw_axes(ax, f"{CLASSES[label - 1]}, {count} objects: boxes")
     ax.set_xlabel("recall", fontsize=9)
@@ -314,8 +352,14 @@ ours = {
 }  # (classes, thresholds)
 result = evaluate(detections, targets, CLASSES)
 for kind in ("box", "mask"):
-    pairs = (("AP", ours[kind].mean()), ("AP50", ours[kind][:, 0].mean()), ("AP75", ours[kind][:, 5].mean()))
-    print(kind, "".join(f"  {name} {value:.6f} = {result[kind][name]:.6f}" for name, value in pairs))
+    pairs = (
+        ("AP", ours[kind].mean()),
+        ("AP50", ours[kind][:, 0].mean()),
+        ("AP75", ours[kind][:, 5].mean()),
+    )
+    print(
+        kind, "".join(f"  {name} {value:.6f} = {result[kind][name]:.6f}" for name, value in pairs)
+    )
     assert all(np.isclose(value, result[kind][name]) for name, value in pairs)
 print()
 print(format_table(result, CLASSES))
@@ -328,7 +372,13 @@ figure = Figure(figsize=(9, 3.3), dpi=100, layout="constrained")
 marks = "so^"
 for ax, kind in zip(figure.subplots(1, 2, sharey=True), ("box", "mask"), strict=True):
     for k, name in enumerate(CLASSES):
-        ax.plot(IOU_THRESHOLDS, ours[kind][k], marker=marks[k], color=(PALETTE[0], PALETTE[5], GREEN)[k], label=name)
+        ax.plot(
+            IOU_THRESHOLDS,
+            ours[kind][k],
+            marker=marks[k],
+            color=(PALETTE[0], PALETTE[5], GREEN)[k],
+            label=name,
+        )
     ax.set(xlabel="IoU threshold", ylim=(0, 1.05), title=f"{kind} AP {ours[kind].mean():.3f}")
     ax.title.set_fontsize(9)
     ax.grid(color="0.9")
@@ -381,7 +431,10 @@ for threshold in thresholds:
     found = model.detect(images)
     figures = evaluate(found, targets, CLASSES)["box"]
     measured.append((figures["AP50"], figures["AP"], figures["AR"]))
-    row = "".join(f"  {name} {value:.3f}" for name, value in zip(("AP50", "AP", "AR"), measured[-1], strict=True))
+    row = "".join(
+        f"  {name} {value:.3f}"
+        for name, value in zip(("AP50", "AP", "AR"), measured[-1], strict=True)
+    )
     lines.append(f"NMS at {threshold:.2f}: {sum(map(len, found)):5} detections{row}")
 model.config = replace(model.config, roi=settings)
 print("\n".join(lines))

@@ -116,7 +116,8 @@ cpu = load_shapes().detect(images)
 with strict_cupy():
     device = load_shapes().to("gpu").detect(images)
 pictures = [
-    overlay(image, found.above(0.5), scenes.classes) for image, found in zip(images * 2, cpu + device, strict=True)
+    overlay(image, found.above(0.5), scenes.classes)
+    for image, found in zip(images * 2, cpu + device, strict=True)
 ]
 show_arrays(pictures, ["CPU"] * 2 + ["the double"] * 2, columns=4)
 
@@ -124,7 +125,9 @@ show_arrays(pictures, ["CPU"] * 2 + ["the double"] * 2, columns=4)
 for one, other in zip(cpu, device, strict=True):
     boxes = np.abs(one.boxes - other.boxes).max()
     masks = (one.masks != other.masks).sum()
-    print(f"{len(one)} detections; boxes differ by at most {boxes:.1e} pixels, masks in {masks} pixels")
+    print(
+        f"{len(one)} detections; boxes differ by at most {boxes:.1e} pixels, masks in {masks} pixels"
+    )
 
 # %% [markdown]
 # Here the two agree. On a real GPU expect differences in the last digits: it adds sums up in another order, and float32
@@ -169,7 +172,9 @@ def nms_slow(xp, boxes, scores, threshold):
     """The walk; R boxes (R, 4), R scores."""
     kept = []
     for i in to_host(xp.argsort(-scores)).tolist():
-        if not any(float(nms.box_iou(boxes[i : i + 1], boxes[j : j + 1])[0, 0]) > threshold for j in kept):
+        if not any(
+            float(nms.box_iou(boxes[i : i + 1], boxes[j : j + 1])[0, 0]) > threshold for j in kept
+        ):
             kept.append(i)
     return kept
 
@@ -179,7 +184,9 @@ counts, slow, fast = [10, 20, 40, 80], [], []
 with strict_cupy() as xp:
     for count in counts:
         corner = rng.uniform(0, 100, (count, 2))
-        boxes = xp.asarray(np.concatenate([corner, corner + rng.uniform(10, 40, (count, 2))], axis=1))
+        boxes = xp.asarray(
+            np.concatenate([corner, corner + rng.uniform(10, 40, (count, 2))], axis=1)
+        )
         scores = xp.asarray(rng.random(count))
         for waits, function in ((slow, lambda *a: nms_slow(xp, *a)), (fast, nms.nms)):
             LEDGER.clear()
@@ -192,7 +199,9 @@ figure = Figure(figsize=(6, 3.2), layout="constrained")
 ax = figure.subplots()
 ax.plot(counts, slow, "o-", color=PALETTE[0], label="a walk over the boxes")
 ax.plot(counts, fast, "s-", color=PALETTE[2], label="the fixed point (nms.py)")
-ax.set(xlabel="boxes", ylabel="waits for the GPU", yscale="log", title="How often suppression waits")
+ax.set(
+    xlabel="boxes", ylabel="waits for the GPU", yscale="log", title="How often suppression waits"
+)
 ax.legend(frameon=False)
 figure
 
@@ -206,7 +215,9 @@ figure
 
 # %%
 with strict_cupy():
-    trainer = Trainer(load_shapes().to("gpu"), ShapesDataset(seed=0, length=8), 8, TrainingConfig(images=8))
+    trainer = Trainer(
+        load_shapes().to("gpu"), ShapesDataset(seed=0, length=8), 8, TrainingConfig(images=8)
+    )
     trainer.step()
     LEDGER.clear()
     trainer.step()

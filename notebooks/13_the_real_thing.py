@@ -87,7 +87,9 @@ batch = theirs.batch(images)
 difference("resized and normalised images", batch.pixels, expected["batch"].transpose(0, 2, 3, 1))
 features, _ = theirs.features(batch.pixels)
 for i, name in enumerate(("0", "1", "2", "3", "pool")):
-    difference(f"features P{i + 2}", features[i], expected[f"features/{name}"].transpose(0, 2, 3, 1))
+    difference(
+        f"features P{i + 2}", features[i], expected[f"features/{name}"].transpose(0, 2, 3, 1)
+    )
 
 # %%
 (objectness, deltas), _ = theirs.rpn(features)
@@ -111,7 +113,10 @@ for i, one in enumerate(found):
 
 # %%
 best = [one.above(one.scores[1]) for one in found]  # the two best of each image
-pictures = [visualize.overlay(image, one, options["classes"]) for image, one in zip(images, best, strict=True)]
+pictures = [
+    visualize.overlay(image, one, options["classes"])
+    for image, one in zip(images, best, strict=True)
+]
 visualize.show_arrays(pictures, [f"image {i}: its two best guesses" for i in range(3)], columns=3)
 
 # %% [markdown]
@@ -142,7 +147,9 @@ spec.loader.exec_module(coins)
 photo = photographs.coins()
 labels = coins.label_coins(photo)
 titles = ["the photograph", "labelled: training blue, held out orange"]
-visualize.show_arrays([np.stack([photo] * 3, axis=2), np.asarray(coins.draw_labels(photo, labels))], titles, columns=2)
+visualize.show_arrays(
+    [np.stack([photo] * 3, axis=2), np.asarray(coins.draw_labels(photo, labels))], titles, columns=2
+)
 
 # %%
 folder = Path(tempfile.mkdtemp())
@@ -182,7 +189,9 @@ print(format_table(after.figures, held_out.classes))
 # %%
 examples = after.examples
 shown = [example.found.above(0.5) for example in examples]
-visualize.show_detections([e.image for e in examples], [e.target for e in examples], shown, held_out.classes)
+visualize.show_detections(
+    [e.image for e in examples], [e.target for e in examples], shown, held_out.classes
+)
 
 # %% [markdown]
 # Six coins is a small test, and all of them lie in one photograph: this shows that the machinery works on pictures that are

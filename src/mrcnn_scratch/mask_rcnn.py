@@ -315,7 +315,7 @@ class MaskRCNN(Layer):
 
     @property
     def like(self) -> Array:
-        """An array of the network: its kind and dtype are those of all others."""
+        """An array of the network; all others are of its kind and dtype."""
         return self.rpn_head.conv.weight.value
 
 
