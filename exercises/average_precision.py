@@ -21,8 +21,9 @@ def precision_recall(correct: np.ndarray, excused: np.ndarray, objects: int) -> 
         ``precision, recall``: (N,) and (N,).
 
     Example:
-        precision_recall([True, False, True], [False, False, False], 2) = [1, 1/2, 2/3], [1/2, 1/2, 1]
-        precision_recall([True, False, True], [False, True, False], 2)  = [1, 1, 1], [1/2, 1/2, 1]
+        right, none = np.array([True, False, True]), np.array([False, False, False])
+        precision_recall(right, none, 2)                           = [1, 1/2, 2/3], [1/2, 1/2, 1]
+        precision_recall(right, np.array([False, True, False]), 2) = [1, 1, 1], [1/2, 1/2, 1]
     """
     raise NotImplementedError("write me")
 

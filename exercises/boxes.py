@@ -1,4 +1,4 @@
-"""Exercise: boxes as what a network predicts, and back. Judge both functions: make exercise NAME=boxes. Notebook 05."""
+"""Exercise: boxes as what a network predicts, and back. Judge both functions: make exercise NAME=boxes. Notebook 04."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Exercise: cross-entropy and its backward. Judge it: make exercise NAME=cross_entropy. Notebook 08."""
+"""Exercise: cross-entropy and its backward. Judge it: make exercise NAME=cross_entropy. Notebook 07."""
 
 from collections.abc import Callable
 

@@ -11,7 +11,8 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         IoU = area of the intersection / area of the union
         area of the union = area of one + area of the other - area of the intersection
 
-    Boxes that do not meet have an intersection of 0. Two boxes without area have a union of 0: their IoU is 0, not nan.
+    Boxes that do not meet have an intersection of 0. Two boxes without area have a union of 0: their IoU is 0, not nan,
+    and nothing is divided by 0 on the way.
 
     Args:
         a: (N, 4) boxes. N may be 0.

@@ -164,6 +164,7 @@ def tell_success(path: Path, checks: list[Any], seconds: float, missing: list[st
         print(f"\nNext: write {' and '.join(missing)}.")
         return 1
     print(f"\nNext, train with it:\n    .venv/bin/mrcnn-scratch train --out runs/mine --mine {words.shown(path)}")
+    print("If yours loops over every number, that takes hours: exercises/README.md says how to try it on one picture.")
     return 0
 
 

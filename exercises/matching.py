@@ -12,7 +12,7 @@ def match(iou: np.ndarray, *, high: float, low: float, allow_low_quality: bool) 
         at or above ``low``, below high:  -2: neither, nothing is learned from it
         below ``low``:                    -1: background, a negative
 
-    With ``allow_low_quality`` there is a second pass, so that no object goes without: for each object find its largest
+    With ``allow_low_quality`` there is a second pass, so that few objects go without: for each object find its largest
     IoU over all candidates. Every candidate that reaches it, ties included, becomes a positive *for its own best
     object* (of the first rule), however low its IoU is.
 

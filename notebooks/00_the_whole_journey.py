@@ -54,18 +54,18 @@ anchors = model.anchors(features, batch.pixels)
 print(sum(len(level) for level in anchors), "anchors on five levels")
 every = np.concatenate(anchors)
 likely = 1 / (1 + np.exp(-np.concatenate([level[0] for level in objectness])))
-best = np.argsort(-likely)[:30]
+best = np.argsort(-likely)[:12]
 
 # %% [markdown]
 # The likely anchors crowd around the objects, but none fits. Moved by their deltas, clipped to the image, and with
-# near-duplicates **suppressed**, they become proposals, (K, 4). Here are the 30 likeliest anchors, and the 30 best proposals.
+# near-duplicates **suppressed**, they become proposals, (K, 4). Here are the 12 likeliest anchors, and the 12 best proposals.
 
 # %%
 ((proposals, scores),) = model.proposals(objectness, deltas, anchors, batch)
 print(len(proposals), "proposals")
 titles = ("the likeliest anchors", "the best proposals")
 visualize.show_proposals(
-    image, every[best], proposals[:30], likely[best], scores[:30], titles=titles
+    image, every[best], proposals[:12], likely[best], scores[:12], titles=titles
 )
 
 # %% [markdown]
@@ -161,9 +161,9 @@ print(f"{sum(g.size for g in gradients):,} weights, each with its gradient")
 #
 # ## Exercises
 #
-# 1. Change `scenes[2]` at the top to another scene and run the notebook again. Which stage fails first where the result is
+# 1. Change `scenes[2]` at the top to `scenes[5]` and run the notebook again: two squares too many. At which stage does it go
 #    wrong?
-# 2. How many of the anchors have an objectness over .5? How many proposals are left of them, and why so few?
+# 2. How many of the anchors have an objectness over .5? How many of the 200 proposals, and why so few?
 # 3. For how many of the 200 proposals is background the likeliest class? Draw ten of them. What do they have in common?
 #
 # **Links**: the whole network is [`mask_rcnn.py`](../src/mrcnn_scratch/mask_rcnn.py), one method a stage, and

@@ -62,7 +62,7 @@ figure
 
 # %% [markdown]
 # Three objects: a triangle at the back, two squares in front of it and of each other. The colour of a drawing here
-# and in the other notebooks is the *class*, so both squares are drawn in one colour. The colour *inside* an object is
+# and in the other notebooks is the *class*, so the outlines of both squares have one colour. The colour *inside* an object is
 # chance and means nothing: the network must go by shape.
 
 # %% [markdown]

@@ -405,7 +405,7 @@ for axes, (a, b) in zip(figure.subplots(2, 4), ((0, 0), (1, 2)), strict=True):
     steps = {
         f"x that W[{a}, {b}] meets": x,
         "times dy": dy,
-        f"sum {dkernel[a, b]:g}": part * dy,
+        f"products, sum {dkernel[a, b]:g}": part * dy,
         "dW": dkernel,
     }
     for ax, (title, array) in zip(axes, steps.items(), strict=True):

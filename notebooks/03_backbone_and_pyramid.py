@@ -123,7 +123,7 @@ figure.axes[0].set_ylabel("size of the gradient")
 figure
 
 # %% [markdown]
-# Read each curve from right to left: the gradient enters at block 24 and travels to block 0. Left: with small weights the plain stack loses it completely; with shortcuts it arrives whole. Middle: with large weights both explode; a shortcut does not cure that. Right: normalisation does, nearly. It divides by the spread of what the convolution makes, so the scale of the weights hardly matters any more: the two `BatchNorm` lines above are almost the same. With it *and* the shortcut, the gradient changes least over 24 blocks. That pair is what every ResNet is made of.
+# Read each curve from right to left: the gradient enters at block 24 and travels to block 0. Left: with small weights the plain stack loses it completely; with shortcuts it arrives whole. Middle: with large weights both explode; a shortcut does not cure that. Right: normalisation does, nearly. It divides by the spread of what the convolution makes, so the scale of the weights hardly matters any more: the two `BatchNorm` lines above are almost the same. With it *and* the shortcut, the gradient changes little whatever the scale of the weights. That pair is what every ResNet is made of.
 #
 # ## 2. BatchNorm and its running statistics
 #
@@ -364,7 +364,7 @@ for level, feature in enumerate(pyramid, start=2):
     print(f"P{level} {feature.shape}")
 
 # %% [markdown]
-# What did the top-down path do to the receptive fields? One place of P2 reads, by its 3x3 convolution, three neighbouring places of M2 in each direction. Those lie in two neighbouring cells of M5, which are 32 pixels apart. So the side is C5's 183 plus 32, and the same holds for P3 and P4. P5 reads three places of M5: 183 plus 64.
+# What did the top-down path do to the receptive fields? One place of P2 reads, by its 3x3 convolution, 3 x 3 places of M2. At the border of a cell of M5 those lie in two cells, which are 32 pixels apart. So there the side is C5's 183 plus 32, and the same holds for P3 and P4. P5 reads three places of M5: 183 plus 64.
 
 # %%
 pyramid_fields = [sensitivity(frozen.features, level) for level in range(4)]
@@ -373,7 +373,7 @@ print("computed:", [theory[3] + 32] * 3 + [theory[3] + 64], " measured:", extent
 draw_fields(pyramid_fields, ["P2", "P3", "P4", "P5"], window=(59, 325))
 
 # %% [markdown]
-# All panels now have one scale. Every level sees most of what C5 sees (what), and the finer the level, the smaller the bright spot in the middle (where). The fields of P2 to P4 lie a little to the upper left: the place at pixel 192 is the first in its cell of M5, so its left neighbour belongs to the cell before.
+# All panels now have one scale. Every level sees all that C5 sees (what), and the finer the level, the smaller the bright spot in the middle (where). The fields of P2 to P4 lie a little to the upper left: the place at pixel 192 is the first in its cell of M5, so its left neighbour belongs to the cell before.
 #
 # ## 6. What each level responds to
 #
@@ -436,7 +436,7 @@ ax.legend(title="level (anchor size)", fontsize=9, loc="center left", bbox_to_an
 figure
 
 # %% [markdown]
-# Small squares light up P4, large ones P5, and between them both do. P2, P3 and P6 stay almost silent. Not because they could not see: the scenes that this network was trained on hold no shape that their anchors fit, so they were only ever taught to say no. Notebook [04](04_anchors.ipynb) counts that. The squares of the training scenes have sides in the grey band; outside of it you see a network guess.
+# Small squares light up P4, large ones P5, and between them both do. P2, P3 and P6 stay almost silent. Not because they could not see: the scenes that this network was trained on hold no shape that their anchors fit, so they were taught almost nothing but to say no. Notebook [04](04_anchors.ipynb) counts that. The squares of the training scenes have sides in the grey band; outside of it you see a network guess.
 #
 # ## 7. Gradients that arrive at a shared map add
 #

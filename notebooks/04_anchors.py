@@ -53,7 +53,7 @@ print("aspect ratios, height / width:", config.anchors.aspect_ratios)
 #
 # $$w = s / \sqrt{r}, \qquad h = s \sqrt{r} .$$
 #
-# `cell_anchors(sizes, ratios)` gives the boxes of one place around the point (0, 0), `(ratios, 4)`, as $x_1, y_1, x_2, y_2$, with corners rounded to whole pixels. Halves go to the even neighbour: 2.5 to 2, 3.5 to 4. That is torchvision's rule, and its weights were trained with it. Here is what rounding does:
+# `cell_anchors(sizes, ratios)` gives the boxes of one place around the point (0, 0), `(ratios * sizes, 4)`, ratio by ratio, as $x_1, y_1, x_2, y_2$, with corners rounded to whole pixels. Halves go to the even neighbour: 2.5 to 2, 3.5 to 4. That is torchvision's rule, and its weights were trained with it. Here is what rounding does:
 
 # %%
 print("size ratio   exact w x h      rounded w x h   ratio becomes   area / size^2")
@@ -281,7 +281,7 @@ print(f"median {np.median(best_ious):.2f}, lowest {best_ious.min():.2f}")
 print("positive anchors per level:", {f"P{k + 2}": int(n) for k, n in enumerate(chosen_levels)})
 
 # %% [markdown]
-# The rule for exceptions is the rule here. Most objects owe their only positive anchor to it. And nearly all positives are on P4 and P5: the other levels hear only "no". That is what the objectness curves of the last notebook showed.
+# The rule for exceptions is the rule here. Most objects owe their only positive anchor to it. And nearly all positives are on P4 and P5: the other levels hear almost only "no". That is what the objectness curves of the last notebook showed.
 #
 # ## 5. Which objects can no anchor reach?
 #
@@ -296,7 +296,7 @@ field = field([(wide // stride,) * 2 for stride in (4, 8, 16, 32, 64)], (wide, w
 near = (np.abs((field[:, :2] + field[:, 2:]) / 2 - wide / 2) <= 64).all(axis=1)
 field = field[near]  # positions below stay within 32 pixels of the middle
 
-side = np.geomspace(4, 180, 45)
+side = np.geomspace(4, 256, 49)
 ratio = np.geomspace(1 / 8, 8, 31)
 half = (
     np.stack(

@@ -200,7 +200,7 @@ large_enough = [(b[:, 2:] - b[:, :2] >= model.config.rpn.min_side).all(axis=1) f
 print("dropped on this scene:", sum(int((~kept).sum()) for kept in large_enough))
 
 # %% [markdown]
-# The network learned from scenes in which every object is inside, so it rarely points outside. The check is there for
+# The network learned from true boxes that all end at the edge, so it rarely points outside. The check is there for
 # the time before it has learned that.
 #
 # ## Non-maximum suppression, one suppression at a time
@@ -380,7 +380,7 @@ show_proposals(image, boxes[shown], boxes_left[shown_left], scores[shown], score
 
 # %% [markdown]
 # The bundles of bright boxes have become a few. Boxes that are wrong but overlap nobody stay: NMS does not ask how good a
-# box is, only whether a better one is near. What removes those is the last step.
+# box is, only whether a better one is near. The box head will say of those what they are: background ([10](10_detection.ipynb)).
 #
 # ## Move the threshold yourself
 #
@@ -566,7 +566,7 @@ for ax, t in zip(figure.subplots(1, 2, sharey=True), (0.5, 0.7), strict=True):
 figure
 
 # %% [markdown]
-# On the left, with a short list, NMS finds more objects: without it the places go to copies of the easy ones. On the right
+# On the left, with a list of 10 to 50, NMS finds more objects: without it the places go to copies of the easy ones. On the right
 # the long list without NMS is the better one: it still holds the copies that fit best, and NMS keeps the copy with the
 # best *score*. The heads need a box to start from rather than a perfect one, since they refine it, and IoU .5 is where
 # a proposal counts as an object's. So the left picture is what matters here, and the cost of a long list decides: every
@@ -592,8 +592,9 @@ figure
 #
 # 1. Write `nms` yourself: `make exercise NAME=nms`. The tests tell you about ties, empty inputs and the threshold itself.
 # 2. Predict what the six boxes give with threshold .3 and with .6, on paper, from the IoU matrix. Then run `nms_slow`.
-# 3. Make a chain of ten boxes, each shifted by 4 pixels, and count passes. Reverse the scores: what changes?
-# 4. Set `moved` to the anchors themselves (all deltas 0) in `every_step`. How much recall is left at .5?
+# 3. Make a chain of ten boxes of 20 x 20, each shifted by 4 pixels, and count the passes at threshold .5. Reverse the
+#    scores: what changes?
+# 4. Put `deltas = [0 * d for d in deltas]` before `moved` in `every_step`: no anchor moves. How much recall is left at .5?
 #
 # ## Links
 #

@@ -636,8 +636,8 @@ for ax in (left, right):
     ax.axvspan(toy_sides.min(), toy_sides.max(), color=ORANGE, alpha=0.2)
     ax.set(
         xscale="log",
-        xticks=[16, 32, 64, 112, 224, 448, 896],
-        xticklabels=[16, 32, 64, 112, 224, 448, 896],
+        xticks=[16, 28, 56, 112, 224, 448, 896],
+        xticklabels=[16, 28, 56, 112, 224, 448, 896],
     )
     ax.minorticks_off()
     ax.set_xlabel("side of the box, pixels of the image", fontsize=9)
@@ -647,8 +647,8 @@ left.text(np.sqrt(toy_sides.min() * toy_sides.max()), 4.5, "toy shapes", ha="cen
 figure
 
 # %% [markdown]
-# From 112 to 896 the box has 14 to 28 pixels on its level (the blue band): 2 to 4 per bin of a 7x7 grid, which is what
-# $S = 2$ was made for. Below 112 pixels there is no finer level to go to, and above 896 no coarser one.
+# From 56 to 896 the box has 14 to 28 pixels on its level (the blue band): 2 to 4 per bin of a 7x7 grid, which is what
+# $S = 2$ was made for. Below 56 pixels there is no finer level to go to, and above 896 no coarser one.
 #
 # The toy shapes (orange) are all smaller than 112 pixels in images of 128, so with the paper's 224 **every RoI of the
 # toy network reads P2**. The levels above still matter to it: they reach P2 through the top-down sums, and they make

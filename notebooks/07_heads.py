@@ -179,7 +179,7 @@ print("without background:", by_name(ops.softmax(logits[[away], 1:])[0]))
 #
 # $$L = -\log \frac{e^{z_t}}{\sum_j e^{z_j}} = -z_t + \log \sum_j e^{z_j}.$$
 #
-# Derive by one logit $z_k$. The first part gives $-1$ if $k = t$ and 0 otherwise. The second gives
+# Differentiate with respect to one logit $z_k$. The first part gives $-1$ if $k = t$ and 0 otherwise. The second gives
 # $e^{z_k} / \sum_j e^{z_j} = p_k$. So, with $y$ the *one-hot* vector (1 at the true class, 0 elsewhere):
 #
 # $$\frac{\partial L}{\partial z_k} = p_k - y_k .$$
@@ -439,8 +439,8 @@ show_arrays(
 
 # %% [markdown]
 # Dark is 0, bright is 1. The masks of *square* and *circle* agree: "these pixels are the object". The triangle's says
-# something muddled: it was never trained on a circle's box. That of background was never trained at all, and shows
-# what a transposed convolution makes of random weights.
+# something muddled: it was never trained on a circle's box. That of background was never asked for: the last
+# layer's weights for it are still random, and so is what it makes of the shared features.
 #
 # None of this does any harm. The box head has already said "circle", so **only the circle's mask is used**, in
 # training as in detection. The mask head is never asked what the thing is; it is asked: "if this were a circle, which
@@ -511,7 +511,7 @@ print("difference from (m - t) / 784:", np.abs(dmasks[0, :, :, 2] - expected).ma
 # %%
 figure = show_arrays(
     [truth[0, :, :, 0], by_sigmoid[..., 2], 28**2 * dmasks[0, :, :, 2]],
-    ["target $t$", "predicted $m$", "gradient $m - t$ (times 1/784)"],
+    ["target $t$", "predicted $m$", "784 times the gradient: $m - t$"],
     columns=3,
 )
 figure

@@ -290,8 +290,8 @@ for column, k in enumerate(shown):
 figure
 
 # %% [markdown]
-# Edges come out soft: a number such as 0.4 says that 40% of this bin is the object's, and binary cross-entropy takes it
-# as it is. A proposal that cuts off part of the object has a target that is cut off as well. The mask head is never
+# Edges come out soft: a number such as 0.4 says that about 40% of this bin is the object's (about: like everywhere in RoI Align here, the
+# samples lie half a pixel off), and binary cross-entropy takes it as it is. A proposal that cuts off part of the object has a target that is cut off as well. The mask head is never
 # asked about pixels outside its box.
 #
 # ## What each loss sees
@@ -531,7 +531,7 @@ heat_maps(not_empty(0), columns=len(not_empty(0)))
 heat_maps(not_empty(2) + not_empty(3), columns=3)
 
 # %% [markdown]
-# The three heads write into whole boxes, and all into P2: these objects are small, and the rule of
+# The losses of the heads write into whole boxes, and all into P2: these objects are small, and the rule of
 # [06](06_roi_align.ipynb) sends small boxes to the finest level. The box losses fill the boxes; the mask's gradient
 # gathers where masks meet or end. The objectness gradient lies in spots of 3x3 places around a sampled anchor, spread
 # by the RPN's 3x3 convolution. On P4 and P5 are the anchors of the objects' size, and there the RPN's two losses are
@@ -682,7 +682,7 @@ for held in (True, False):
 # ## Exercises
 #
 # 1. Write the softmax cross-entropy and its gradient yourself: `make exercise NAME=cross_entropy`. Mind logits of 1000.
-# 2. Set `positive_fraction` of the RPN to 0.05 with `dataclasses.replace(rpn, positive_fraction=0.05)` and draw the
+# 2. Set `positive_fraction` of the RPN to 0.02 with `dataclasses.replace(rpn, positive_fraction=0.02)` and draw the
 #    sample again. Which of the five numbers must change, and which way? Predict, then look.
 # 3. Without the appended truth: give `roi_targets` proposals of a *fresh* network, and count the positives. Then take
 #    the true boxes out of the result. How many are left?

@@ -440,11 +440,12 @@ show_series(scenes, sizes, "half size", which=(0, 1))
 # %% [markdown]
 # Compare "before NMS" and "after NMS" in both tables. Before, there are fitting boxes of both squares for nearly all sizes,
 # most with scores near 1. After, once the two overlap by more than .5, **at most one is left**, whatever the network
-# said. This is NMS's bargain: two heavily overlapping boxes of one class are nearly always the same object, so it never
-# lets both live. No training can mend that.
+# said. Some are lost at smaller overlaps too: NMS compares *detected* boxes, and a mixed box, half of one square and half
+# of the other, can suppress a fitting one. This is NMS's bargain: two heavily overlapping boxes of one class are nearly
+# always the same object, so it never lets both live. No training can mend that.
 #
-# And where the large square is found, its mask is poor. Training scenes hold no such pairs (boxes overlap by at most .3
-# there), so the mask head never had to cut a hole out of the middle.
+# And where the large square is found, its mask is poor: the box covers only a part of it, and a mask ends where its box
+# ends. Training scenes hold no such pairs (boxes overlap by at most .3 there).
 #
 # ### Two circles of the very same colour
 #
@@ -540,5 +541,5 @@ print("\n".join(lines))
 #   [`roi/pooler.py`](../src/mrcnn_scratch/roi/pooler.py) (levels)
 # * Tests: [`test_postprocess.py`](../tests/roi/test_postprocess.py), [`test_mask_rcnn.py`](../tests/test_mask_rcnn.py)
 # * Papers: He et al. 2017, [Mask R-CNN](https://arxiv.org/abs/1703.06870), section 3.1, "Inference"; Girshick 2015,
-#   [Fast R-CNN](https://arxiv.org/abs/1504.08083), section 2.2
+#   [Fast R-CNN](https://arxiv.org/abs/1504.08083), section 3
 # * Next: [11 Evaluation](11_evaluation.ipynb)

@@ -53,8 +53,8 @@ print("softmax   ", ops.softmax(logits).round(3))
 #
 # You may not have a GPU at hand. The tests have the same trouble, and answer it with a **strict double**: a module that
 # looks like CuPy from outside and computes with NumPy inside. Its arrays are wrapped: nothing gets from the "device" to the
-# host by accident, and every crossing is written down. What follows runs on that double. With a real GPU, replace
-# `strict_cupy()` by `import cupy`: not one other line changes.
+# host by accident, and every crossing is written down. What follows runs on that double. With a real GPU, write
+# `import cupy as xp` instead of `with strict_cupy() as xp:`. The package itself does not change by a line.
 
 # %%
 with strict_cupy() as xp:
@@ -66,7 +66,7 @@ with strict_cupy() as xp:
 # %% [markdown]
 # ## What is refused
 #
-# The double refuses what CuPy refuses. Three mistakes that NumPy would let pass:
+# The double refuses what CuPy refuses. Four mistakes that NumPy would let pass:
 
 # %%
 mistakes = {
@@ -247,8 +247,8 @@ print(f"{sum(waits.values()):3} waits in all, and {sum(copies.values())} copies 
 #
 # ## Exercises
 #
-# 1. Add `print(float(x.mean()))` to a copy of `ops/activation.py`'s `relu` and count the waits of a step again. How many
-#    did you expect? (Count the ReLUs.)
+# 1. Put `print(float(y.mean()))` into `relu` in `ops/activation.py`, restart the notebook, and count the waits of a step
+#    again. How many did you expect? (Count the ReLUs.) Take it out again.
 # 2. Write `max_pool2d` with `winner[padded[tap] > y] = k` instead of `copyto`. What does the ledger say, and why?
 # 3. With a GPU: `make test-gpu`. Which part of a step gains least, and why might that be?
 #

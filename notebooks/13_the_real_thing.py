@@ -94,11 +94,12 @@ for i, name in enumerate(("0", "1", "2", "3", "pool")):
 # %%
 (objectness, deltas), _ = theirs.rpn(features)
 n = len(images)
-for i in range(2):
-    logits = (
-        expected[f"rpn/{i}/objectness"].transpose(0, 2, 3, 1).reshape(n, -1)
-    )  # channels last is their order of anchors
-    difference(f"objectness on P{i + 2}", objectness[i], logits)
+for i in range(5):
+    # Channels last is their order of anchors: row, column, anchor.
+    logits = expected[f"rpn/{i}/objectness"].transpose(0, 2, 3, 1)
+    moves = expected[f"rpn/{i}/deltas"].transpose(0, 2, 3, 1)
+    difference(f"objectness on P{i + 2}", objectness[i], logits.reshape(n, -1))
+    difference(f"deltas on P{i + 2}", deltas[i], moves.reshape(n, -1, 4))
 anchors = theirs.anchors(features, batch.pixels)
 difference("anchors, in pixels", np.concatenate(anchors), expected["anchors"])
 proposals = theirs.proposals(objectness, deltas, anchors, batch)
@@ -172,8 +173,8 @@ before = measure(model, held_out, examples=2)
 print(format_table(before.figures, held_out.classes))
 
 # %% [markdown]
-# One hundred steps of four tiles each. The whole network is trained, with a warm-up, at half of the rate that it was first
-# trained with.
+# One hundred steps of four tiles each. The whole network is trained, at a lower rate than it was first trained with, and
+# with a warm-up.
 
 # %%
 config = replace(OWN_TRAINING, steps=100)
@@ -197,7 +198,7 @@ visualize.show_detections(
 # Six coins is a small test, and all of them lie in one photograph: this shows that the machinery works on pictures that are
 # not toys, not that coins are solved. From random weights the same number of steps reaches far less; try it below.
 #
-# On the command line the same is
+# On the command line, with twice as many steps:
 #
 # ```
 # python examples/coins.py --out runs/coins

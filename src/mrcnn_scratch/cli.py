@@ -85,7 +85,7 @@ def _add_train(subparsers: Any) -> None:
         "--batch-size": (_at_least(1), "B", f"images per step (default {shapes.batch_size}, {own.batch_size})"),
         "--images": (_at_least(0), "N", f"toy scenes; 0: fresh ones for ever (default {shapes.images})"),
         "--seed": (_at_least(0), "S", f"decides every random choice (default {shapes.seed})"),
-        "--lr": (_positive, "RATE", f"highest learning rate (default {shapes.lr}, {own.lr})"),
+        "--lr": (_positive, "RATE", f"learning rate before warm-up and schedule (default {shapes.lr}, {own.lr})"),
     }
     for name, (kind, metavar, text) in numbers.items():
         command.add_argument(name, type=kind, metavar=metavar, help=text)

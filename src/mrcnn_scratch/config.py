@@ -137,7 +137,7 @@ class RPNConfig:
     post_nms_test: int = 200
     """... and in inference."""
     nms_iou: float = 0.7
-    """Section 3.1.3, "Sharing features"."""
+    """Section 3.3."""
     min_side: float = 1e-3
     """Proposals with a shorter side, in pixels, are dropped."""
     smooth_l1_beta: float = 1 / 9

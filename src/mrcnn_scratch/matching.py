@@ -20,7 +20,7 @@ def match(iou: Array, *, high: float, low: float, allow_low_quality: bool) -> Ar
         high: at or above this a candidate is a positive for its best object.
         low: below this it is a negative (background). Between the two it is neither and is not learned from.
         allow_low_quality: also make positive each candidate that is some object's best (or tied for best), however low,
-            so that no object goes without (Faster R-CNN, section 3.1.2, condition (i)).
+            so that few objects go without (Faster R-CNN, section 3.1.2, condition (i)).
 
     Returns:
         (A,) int64: index of the object, -1 below ``low``, -2 between. Without objects all are -1.

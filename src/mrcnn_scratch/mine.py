@@ -22,13 +22,13 @@ from .stand_ins import FORMS, Written, at, line_in
 EXERCISES: dict[str, tuple[str, ...]] = {
     "iou": ("box_iou",),
     "nms": ("nms",),
+    "boxes": ("encode_boxes", "decode_boxes"),
     "anchors": ("cell_anchors", "place_anchors"),
     "matching": ("match",),
-    "boxes": ("encode_boxes", "decode_boxes"),
+    "average_precision": ("precision_recall", "average_precision"),
+    "cross_entropy": ("cross_entropy",),
     "conv2d": ("conv2d",),
     "roi_align": ("roi_align",),
-    "cross_entropy": ("cross_entropy",),
-    "average_precision": ("precision_recall", "average_precision"),
 }
 """What each exercise asks for. A file is named after its exercise: ``nms.py``."""
 

@@ -147,7 +147,7 @@ def test_smooth_l1_meets_itself_at_beta(xp, seed, beta):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_large_logits_do_not_overflow(xp, dtype):
-    """``exp(1e4)`` is infinite; the losses, 0 when sure and right and 1e4 when sure and wrong, are not."""
+    """``exp(1e4)`` is infinite; the losses, 0 when sure and right and large when sure and wrong, are not."""
     logits = xp.asarray([[1e4, -1e4]], dtype=dtype)
     assert to_host(ops.softmax(logits)).tolist() == [[1, 0]]
     for label, expected in ((0, 0), (1, 2e4)):

@@ -17,7 +17,7 @@ class RPNHead(Layer):
         self.conv = Conv2d(channels, channels, 3, rng)
         self.objectness = Conv2d(channels, anchors, 1, rng)
         self.deltas = Conv2d(channels, 4 * anchors, 1, rng)
-        for conv in (self.conv, self.objectness, self.deltas):  # section 3.1.3, "Implementation details"
+        for conv in (self.conv, self.objectness, self.deltas):  # section 3.1.3
             conv.weight.value = normal(conv.weight.value.shape, 0.01, rng)
 
     def forward(self, features: list[Array]) -> tuple[tuple[list[Array], list[Array]], Backward]:

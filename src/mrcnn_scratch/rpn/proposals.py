@@ -19,7 +19,7 @@ def propose(
     *,
     training: bool,
 ) -> list[tuple[Array, Array]]:
-    """The best boxes of each image (Faster R-CNN, section 3.1.3; per level: FPN, section 4.1).
+    """The best boxes of each image (Faster R-CNN, sections 3.1 and 3.3; per level: FPN, section 4.1).
 
     Per level: take the anchors of highest objectness, move them by their deltas, clip them to the image, drop the tiny
     ones, suppress. Then, over all levels, the best that are left.

@@ -184,7 +184,10 @@ def report(model: MaskRCNN, data: RunData, out: Path) -> str:
     shown = [one.above(visualize.SHOWN_SCORE) for one in found]
     figure = visualize.show_detections(images, targets, shown, data.measured.classes)
     visualize.save(figure, out / "detections.png")
-    return format_table(measured.figures, data.measured.classes)
+    table = format_table(measured.figures, data.measured.classes)
+    if data.measured is data.training:
+        table += "\nMeasured on the pictures that it was trained on: --val-data gives it others to be honest about."
+    return table
 
 
 @contextmanager
