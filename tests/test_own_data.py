@@ -93,7 +93,9 @@ def changed(pictures, tmp_path, change):
 def test_train_evaluate_detect(pictures, tmp_path, capsys):
     out = tmp_path / "mein Lauf"
     assert run("train", *own(pictures), "--out", out, *TRAIN, *SMALL) == 0
-    assert "Löffel" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Löffel" in printed
+    assert "Measured on the pictures that it was trained on: --val-data gives it others" in printed
     model = load_model(out / "model.npz")
     assert model.config.classes == ("Löffel", "cup")  # by rising category id: 3, 90
     assert (model.config.transform.min_size, model.config.transform.max_size) == (48, 64)
@@ -172,6 +174,7 @@ def test_val_data_are_measured_on(pictures, tmp_path, capsys):
     arguments = ["--val-data", val, "--val-image-dir", pictures, "--out", tmp_path / "a"]
     assert run("train", *own(pictures), *arguments, *TRAIN, *SMALL) == 0
     rows = capsys.readouterr().out.splitlines()
+    assert not any(row.startswith("Measured on the pictures") for row in rows)
     [spoon] = [row for row in rows if row.startswith("Löffel")]
     assert spoon.split()[2:] == ["-"] * 4  # there is none to find
 

@@ -459,7 +459,7 @@ def test_names_that_no_file_can_have(good, tmp_path):
 def test_classes_of_any_name(classes, tmp_path):
     write_pictures(tmp_path / "data", classes=classes)
     data, model = own(tmp_path / "data"), tmp_path / "run" / "model.npz"
-    table = succeeds("train", *data, *TRAIN, "--out", tmp_path / "run").split("\n\n")[0]
+    table = succeeds("train", *data, *TRAIN, "--out", tmp_path / "run").split("\nMeasured on")[0]
     assert table.count("\n") == 6  # a heading, and two rows for all classes and for each
     assert load_model(model).config.classes == classes
     assert tomllib.loads((tmp_path / "run" / "config.toml").read_text())["network"]["classes"] == list(classes)
