@@ -66,7 +66,7 @@ notebooks: $(VENV)/.docs ## run every notebook from top to bottom; an error or a
 docs: $(VENV)/.docs ## build the site in build/html, and look at every page in a browser without a screen
 	$(BIN)/python docs/execute.py
 	$(BIN)/python docs/build_site.py
-	$(BIN)/python -m pytest -m site -q
+	$(BIN)/python -m pytest -m site -q tests/test_notebooks.py tests/test_site.py
 
 clean: ## remove the virtual environment, caches and runs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist runs src/*.egg-info
