@@ -30,7 +30,6 @@ from mrcnn_scratch.evaluation import (
     evaluate,
     format_table,
     match_detections,
-    precision_envelope,
     precision_recall,
 )
 from mrcnn_scratch.visualize import PALETTE
@@ -189,7 +188,6 @@ figure
 # Then COCO reads this stair at 101 levels, $r = 0, .01, \ldots, 1$, and AP is the mean of the 101 heights.
 
 # %%
-envelope = precision_envelope(precision)
 heights = [
     max((p for p, r in zip(precision, recall, strict=True) if r >= level), default=0)
     for level in RECALL_LEVELS
@@ -198,7 +196,7 @@ heights = [
 figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
 left, right = figure.subplots(1, 2)
 left.plot(recall, precision, "o-", color="0.6", label="precision")
-left.plot([0, *recall], [envelope[0], *envelope], "--", color=BLUE, label="envelope")
+left.plot(RECALL_LEVELS, heights, "--", color=BLUE, label="envelope")
 left.legend(fontsize=9, loc="lower left")
 draw_axes(left, "the zigzag and its envelope")
 right.bar(RECALL_LEVELS, heights, width=0.007, color=BLUE)
