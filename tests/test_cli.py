@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tiny import TINY, assert_same_arrays, tiny_model
 
-from mrcnn_scratch import __version__, cli, commands
+from mrcnn_scratch import __version__, cli, commands, run_settings
 from mrcnn_scratch.data.images import read_image
 from mrcnn_scratch.data.shapes import ShapesDataset
 from mrcnn_scratch.train import data as data_module
@@ -44,7 +44,7 @@ def files(tmp_path_factory):
 @pytest.fixture
 def tiny_run(monkeypatch):
     """``train`` trains a tiny network, and looks at few scenes in the end."""
-    monkeypatch.setattr(commands, "SHAPES", TINY)
+    monkeypatch.setattr(run_settings, "SHAPES", TINY)
     monkeypatch.setattr(data_module, "HELD_OUT_SCENES", 8)
 
 

@@ -28,7 +28,7 @@ DRIVER = """
 import json, os, resource, sys
 from pathlib import Path
 from tiny import TINY
-from mrcnn_scratch import cli, commands
+from mrcnn_scratch import cli, commands, run_settings
 from mrcnn_scratch.data import coco
 from mrcnn_scratch.train import loop
 
@@ -48,7 +48,7 @@ owner, name = {
     "examples": (coco.CocoDataset, "__getitem__"),
 }[where]
 setattr(owner, name, watched(getattr(owner, name)))
-commands.OWN_IMAGES = TINY
+run_settings.OWN_IMAGES = TINY
 code = cli.main(arguments)
 Path(report).write_text(json.dumps(held))
 sys.exit(code)

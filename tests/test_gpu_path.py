@@ -16,7 +16,7 @@ from PIL import Image
 from reference import assert_close
 from tiny import TINY, assert_same_arrays, tiny_model, tiny_trainer
 
-from mrcnn_scratch import cli, commands
+from mrcnn_scratch import cli, run_settings
 from mrcnn_scratch.backend import array_module, load_cupy, to_host
 from mrcnn_scratch.config import TrainingConfig
 from mrcnn_scratch.data.shapes import ShapesDataset
@@ -209,7 +209,7 @@ def test_the_budget_notices_a_loop_over_boxes(monkeypatch):
 
 def test_train_evaluate_and_detect_on_the_gpu(tmp_path, monkeypatch):
     """The whole path behind ``--device gpu``, on the double."""
-    monkeypatch.setattr(commands, "SHAPES", TINY)
+    monkeypatch.setattr(run_settings, "SHAPES", TINY)
     monkeypatch.setattr(data_module, "HELD_OUT_SCENES", 2)
     Image.fromarray(ShapesDataset(0, 1)[0][0]).save(tmp_path / "scene.png")
     with strict_cupy():

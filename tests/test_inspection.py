@@ -28,9 +28,10 @@ from mrcnn_scratch.inspection import (
     inspect,
     padded_size,
 )
-from mrcnn_scratch.inspection_report import format_inspection, shorten
+from mrcnn_scratch.inspection_report import format_inspection
 from mrcnn_scratch.rpn.anchors import AnchorGenerator, cell_anchors
 from mrcnn_scratch.structures import Target
+from mrcnn_scratch.visualize.labels import shorten
 
 SQUARES = replace(
     SHAPES,

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tiny import TINY, tiny_model
 
-from mrcnn_scratch import cli, commands
+from mrcnn_scratch import cli, run_settings
 from mrcnn_scratch.files import alone_in
 from mrcnn_scratch.train import load_checkpoint, load_model, save_model
 
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.fixture(autouse=True)
 def tiny_networks(monkeypatch):
     """The networks that are trained here are tiny ones."""
-    monkeypatch.setattr(commands, "OWN_IMAGES", TINY)
-    monkeypatch.setattr(commands, "SHAPES", TINY)
+    monkeypatch.setattr(run_settings, "OWN_IMAGES", TINY)
+    monkeypatch.setattr(run_settings, "SHAPES", TINY)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_resume_remembers_the_data(pictures, tmp_path, capsys, monkeypatch):
     assert run("train", *own(pictures), "--start", "start.npz", "--out", tmp_path / "a", *TRAIN, *SMALL) == 0
     assert tomllib.loads(Path("a/config.toml").read_text())["training"]["start"] == str(tmp_path / "start.npz")
     assert run("train", "--out", "a", "--resume") == 0
-    assert run("train", "--out", "a", "--resume", *own(pictures), *SMALL) == 0
+    assert run("train", "--out", "a", "--resume", *own(pictures), "--start", "start.npz", *SMALL) == 0
     capsys.readouterr()
     assert run("train", "--out", "a", "--resume", "--min-size", "50") == 2
     assert "--min-size 48, not 50" in capsys.readouterr().err
@@ -234,6 +234,13 @@ def cocoeval(annotations, results, kind):
         evaluation.accumulate()
         evaluation.summarize()
     return evaluation.stats
+
+
+def test_toy_scenes_go_by_the_networks_names(tmp_path, capsys):
+    save_model(tiny_model(config=replace(TINY, classes=("box", "ball", "tent"))), tmp_path / "model.npz")
+    assert run("evaluate", tmp_path / "model.npz", "--images", "2", "--json", tmp_path / "ap.json") == 0
+    assert "tent" in capsys.readouterr().out
+    assert json.loads((tmp_path / "ap.json").read_text())["box"]["per_class"].keys() == {"box", "ball", "tent"}
 
 
 # Toy scenes for other tools

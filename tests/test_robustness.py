@@ -20,7 +20,7 @@ from own_pictures import TRAIN, assert_all_whole, ends_well, fails, own, run, su
 from PIL import Image
 from tiny import TINY, assert_same_arrays, tiny_model
 
-from mrcnn_scratch import commands
+from mrcnn_scratch import run_settings
 from mrcnn_scratch.train import load_checkpoint, load_model, save_model
 from mrcnn_scratch.train.metrics import read_metrics
 
@@ -29,8 +29,8 @@ TESTS = Path(__file__).parent
 
 @pytest.fixture(autouse=True)
 def tiny_networks(monkeypatch):
-    monkeypatch.setattr(commands, "OWN_IMAGES", TINY)
-    monkeypatch.setattr(commands, "SHAPES", TINY)
+    monkeypatch.setattr(run_settings, "OWN_IMAGES", TINY)
+    monkeypatch.setattr(run_settings, "SHAPES", TINY)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def good(tmp_path_factory):
     save_model(tiny_model(config=replace(TINY, classes=("square", "circle"))), folder / "model.npz")
     shutil.copy(TESTS / "fixtures" / "thin_maskrcnn.pth", folder / "model.pth")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(commands, "OWN_IMAGES", TINY)
+        monkeypatch.setattr(run_settings, "OWN_IMAGES", TINY)
         succeeds("train", *own(folder), *TRAIN, "--out", folder / "run")
     return folder
 
@@ -55,7 +55,7 @@ import os, sys
 from dataclasses import replace
 from pathlib import Path
 from tiny import TINY
-from mrcnn_scratch import cli, commands
+from mrcnn_scratch import cli, commands, run_settings
 from mrcnn_scratch.train import loop, run
 from mrcnn_scratch.weights import model_file
 
@@ -79,8 +79,8 @@ if where == "in the middle of a checkpoint":
     model_file.np.savez = at_call(model_file.np.savez, half)
 if where == "before the rename":
     os.replace = at_call(os.replace, die)
-commands.OWN_IMAGES = TINY
-commands.OWN_TRAINING = replace(commands.OWN_TRAINING, checkpoint_every=3)
+run_settings.OWN_IMAGES = TINY
+run_settings.OWN_TRAINING = replace(run_settings.OWN_TRAINING, checkpoint_every=3)
 sys.exit(cli.main(arguments))
 """
 
@@ -101,8 +101,8 @@ def unbroken(good, tmp_path_factory):
     """A run of 8 steps with checkpoints at 3, 6 and 8, which nobody killed."""
     out = tmp_path_factory.mktemp("unbroken") / "run"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(commands, "OWN_IMAGES", TINY)
-        monkeypatch.setattr(commands, "OWN_TRAINING", replace(commands.OWN_TRAINING, checkpoint_every=3))
+        monkeypatch.setattr(run_settings, "OWN_IMAGES", TINY)
+        monkeypatch.setattr(run_settings, "OWN_TRAINING", replace(run_settings.OWN_TRAINING, checkpoint_every=3))
         succeeds("train", *own(good), "--out", out, "--steps", "8", "--batch-size", "2")
     return out
 
@@ -190,7 +190,7 @@ def test_training_on_a_full_disk_leaves_whole_files(size, good, small_disk):
 
 def test_a_disk_that_fills_up_leaves_the_old_checkpoint(good, tmp_path, monkeypatch):
     """The 5th fsync is that of step 6's checkpoint: those before are of checkpoint, config, metrics, checkpoint."""
-    monkeypatch.setattr(commands, "OWN_TRAINING", replace(commands.OWN_TRAINING, checkpoint_every=3))
+    monkeypatch.setattr(run_settings, "OWN_TRAINING", replace(run_settings.OWN_TRAINING, checkpoint_every=3))
     calls, fsync = iter(range(1, 100)), os.fsync
 
     def full(handle):

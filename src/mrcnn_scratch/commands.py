@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from . import measure, visualize
-from .config import OWN_IMAGES, OWN_TRAINING, SHAPES, Config, TrainingConfig, config_from_dict, training_from_dict
-from .config_file import read_config
+from .config import SHAPES, TrainingConfig
 from .data.coco import CocoDataset
 from .data.coco_file import coco_dict
 from .data.images import read_image
@@ -28,25 +26,11 @@ from .inspection import inspect as look_through
 from .inspection_report import format_inspection
 from .mask_rcnn import MaskRCNN
 from .mine import use_mine
+from .run_settings import check_data, check_unchanged, given_settings, settings
 from .structures import Detections
 from .train import run
-from .train.data import absolute_model, open_coco
+from .train.data import open_coco
 from .weights import open_model
-
-SETTINGS = {
-    "data": "training.data.annotations",
-    "image_dir": "training.data.images",
-    "val_data": "training.data.val_annotations",
-    "val_image_dir": "training.data.val_images",
-    "skip_bad": "training.data.skip_bad",
-    "min_size": "network.transform.min_size",
-    "max_size": "network.transform.max_size",
-    **{
-        name: f"training.{name}"
-        for name in ("start", "steps", "batch_size", "images", "seed", "lr", "schedule", "flip", "colours")
-    },
-}
-"""The options of the command line, and where they stand in the configuration."""
 
 
 def complain(reason: object) -> None:
@@ -60,86 +44,19 @@ def complain(reason: object) -> None:
 def train(options: argparse.Namespace) -> int:
     """``mrcnn-scratch train``."""
     _use_mine(options)
-    given = {path: value for name, path in SETTINGS.items() if (value := getattr(options, name)) is not None}
+    given = given_settings(options)
     if options.resume:
-        _check_unchanged(options, given)
+        check_unchanged(options, given)
         network, config, own_classes = SHAPES, TrainingConfig(), False
     else:
-        network, config, own_classes = _settings(options.config, given)
-        _check_data(config)
+        network, config, own_classes = settings(options.config, given)
+        check_data(config)
     table = run.train(
         options.out, network, config, device=options.device, resume=options.resume, own_classes=own_classes
     )
     print(table)
     print(f"\nDetections beside the truth: {options.out / 'detections.png'}\nCurves: {options.out / 'curves.png'}")
     return 0
-
-
-def _settings(path: Path | None, given: dict[str, Any]) -> tuple[Config, TrainingConfig, bool]:
-    """The defaults, changed by the file, changed by the options; and whether the data decide on the classes."""
-    tables = {"network": {}, "training": {}} if path is None else read_config(path)
-    named = isinstance(tables["network"].get("classes"), list)
-    for dotted, value in given.items():
-        *parents, name = dotted.split(".")
-        table: Any = tables
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise InputError(f"{path}: {parent} must be a table of settings, not {table!r}")
-        table[name] = value
-    data = tables["training"].get("data")
-    own = isinstance(data, dict) and bool(data.get("annotations"))
-    default = OWN_IMAGES if own else SHAPES
-    start = tables["training"].get("start")
-    try:
-        if isinstance(start, str) and start:  # what is not said is as in the network to start from
-            default = replace(_start(start).config, transform=default.transform)
-        network = config_from_dict(tables["network"], default)
-        training = training_from_dict(tables["training"], OWN_TRAINING if own else TrainingConfig())
-    except InputError as error:
-        raise InputError(str(error) if path is None else f"{path}: {error}") from None
-    return network, training, own and not named
-
-
-def _start(name: str) -> MaskRCNN:
-    try:
-        return open_model(name)
-    except InputError as error:
-        raise InputError(f"training.start: {error}") from None
-
-
-def _check_data(config: TrainingConfig) -> None:
-    data = config.data
-    for annotations, images, option, folder in (
-        (data.annotations, data.images, "--data", "--image-dir"),
-        (data.val_annotations, data.val_images, "--val-data", "--val-image-dir"),
-    ):
-        if bool(annotations) != bool(images):
-            raise InputError(f"{option} and {folder} go together: give both, the JSON file and the folder of pictures")
-    if data.val_annotations and not data.annotations:
-        raise InputError("--val-data is for your own pictures: give --data and --image-dir as well")
-
-
-def _check_unchanged(options: argparse.Namespace, given: dict[str, Any]) -> None:
-    """A resumed run has its settings; refuse others, which would make it another run."""
-    if options.config is not None:
-        raise InputError("a run that is gone on with has its configuration: leave --config out")
-    saved = run.load_run(options.out)
-    tables = {"network": saved.config.to_dict(), "training": saved.training}
-    option_of = {path: "--" + name.replace("_", "-") for name, path in SETTINGS.items()}
-    for dotted, value in given.items():
-        old: Any = tables
-        for name in dotted.split("."):
-            old = old.get(name) if isinstance(old, dict) else None
-        if dotted.startswith("training.data.") and isinstance(value, str):
-            value = str(Path(value).absolute())
-        if dotted == "training.start":
-            value = absolute_model(value)
-        if old != value:
-            option = option_of[dotted]
-            raise InputError(
-                f"the run in {options.out} has {option} {old}, not {value}: leave {option} out to go on with it"
-            )
 
 
 # evaluate
@@ -172,21 +89,8 @@ def _measure_shapes(options: argparse.Namespace, model: MaskRCNN) -> measure.Mea
             f"{options.model} knows {len(model.config.classes)} classes; toy scenes have {len(scenes.classes)}: give "
             "your own pictures by --data and --image-dir"
         )
-    named = _Named(scenes, model.config.classes)
-    return measure.measure(model, named, batch_size=8, results=options.results is not None)
-
-
-class _Named:
-    """A data set whose classes go by a network's names for them."""
-
-    def __init__(self, dataset: ShapesDataset, classes: tuple[str, ...]) -> None:
-        self.dataset, self.classes = dataset, classes
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, i: int) -> Any:
-        return self.dataset[i]
+    scenes.classes = model.config.classes  # figures go by the network's names for them
+    return measure.measure(model, scenes, batch_size=8, results=options.results is not None)
 
 
 def _measure_own(options: argparse.Namespace, model: MaskRCNN) -> measure.Measured:
@@ -281,8 +185,7 @@ def _write_picture(path: Path, image: Any) -> None:
 
 def inspect(options: argparse.Namespace) -> int:
     """``mrcnn-scratch inspect``."""
-    given = {path: value for name, path in SETTINGS.items() if (value := getattr(options, name, None)) is not None}
-    network, _, _ = _settings(options.config, given)
+    network, _, _ = settings(options.config, given_settings(options))
     check_writable(options.sheet.parent)
     dataset = CocoDataset(Path(options.data), Path(options.image_dir))
     problems = dataset.find_problems(progress=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -14,22 +14,10 @@ from .config import Config, TransformConfig
 from .data.coco import CocoDataset, Problem
 from .data.transforms import check_target, resize_boxes, resized_size
 from .rpn.anchors import cell_anchors
-from .structures import Target
+from .structures import LabelledImages, Target
 
 FAIR_IOU = 0.5
 """An object whose best anchor has less has no anchor that looks like it."""
-
-
-class Dataset(Protocol):
-    """What can be inspected: images by number, each with its objects, and the names of their classes."""
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Names of labels 1, 2, ..."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, i: int, /) -> tuple[Array, Target]: ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +97,7 @@ class _Objects(NamedTuple):
 
 
 def inspect(
-    dataset: Dataset, config: Config, problems: Sequence[Problem] = (), *, progress: bool = False
+    dataset: LabelledImages, config: Config, problems: Sequence[Problem] = (), *, progress: bool = False
 ) -> Inspection:
     """Measure a data set against a network, reading one image at a time.
 

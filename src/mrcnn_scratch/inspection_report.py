@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .data.coco import Problem
 from .inspection import FAIR_IOU, ClassReport, Inspection, anchor_range
+from .visualize.labels import shorten
 
 WORTH_A_HINT = {"small": 0.05, "large": 0.05, "elongated": 0.05, "between": 0.25}
 """Part of all objects that must miss the anchors for a reason before the report suggests a cure.
@@ -67,15 +68,6 @@ def _cells(report: ClassReport) -> list[str]:
 def _row(name: str, cells: Sequence[str]) -> str:
     widths = (8, 7, 7, 6, 6, 6, 6, 6, 8, 8, 7, 7)  # 82, and 18 for the name
     return f"{shorten(name, 17):18}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-
-
-def shorten(name: str, length: int) -> str:
-    """``name`` with its middle left out if it has more than ``length`` characters: ends tell files apart."""
-    name = " ".join(name.split())
-    if len(name) <= length:
-        return name
-    tail = max(length - 3, 0) // 2
-    return name[: max(length - 3 - tail, 0)] + "..." + name[len(name) - tail :]
 
 
 def _hints(inspection: Inspection) -> list[str]:

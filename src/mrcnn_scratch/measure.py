@@ -3,7 +3,7 @@
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
@@ -11,23 +11,12 @@ from .backend import Array
 from .data.rle import encode_rle
 from .evaluation import evaluate
 from .mask_rcnn import MaskRCNN
-from .structures import Detections, Target
+from .structures import Detections, LabelledImages, Target
 
 BAR_INTERVAL = 0.1 if sys.stderr.isatty() else 30
 """Seconds between two states of a progress bar: in a log file, where each is a line, seldom."""
 
 Item = TypeVar("Item")
-
-
-class LabelledImages(Protocol):
-    """A data set with an end."""
-
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, i: int, /) -> tuple[Array, Target]:
-        """Image (H, W, 3) uint8 and its objects."""
 
 
 class Example(NamedTuple):

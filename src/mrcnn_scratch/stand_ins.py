@@ -92,6 +92,7 @@ def line_in(path: Path, error: BaseException) -> int | None:
 
 
 def at(path: Path, function: Callable[..., Any]) -> str:
+    """``path`` and, if ``function`` stands in it, the line on which it begins."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f"{path}, line {code.co_firstlineno}" if code and code.co_filename == str(path) else str(path)
 

@@ -1,6 +1,7 @@
 """What goes into training and what comes out of detection: one object per image."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -78,3 +79,16 @@ class Detections:
         """Those with a score of at least ``score``: average precision wants all of them, a picture does not."""
         sure = self.scores >= score
         return Detections(self.boxes[sure], self.labels[sure], self.scores[sure], self.masks[sure])
+
+
+class LabelledImages(Protocol):
+    """A data set with an end: images by number, each with its objects, and the names of their classes."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of labels 1, 2, ..."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> tuple[Array, Target]:
+        """Image (H, W, 3) uint8 and its objects."""

@@ -8,7 +8,7 @@ from ..config import DataConfig, TrainingConfig
 from ..data.coco import CocoDataset, Problem
 from ..data.shapes import HELD_OUT, ShapesDataset
 from ..errors import InputError
-from ..measure import LabelledImages
+from ..structures import LabelledImages
 from .loop import Dataset
 
 HELD_OUT_SCENES = 200

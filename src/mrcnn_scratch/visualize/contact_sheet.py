@@ -12,8 +12,8 @@ from PIL import Image
 from ..backend import Array
 from ..data.transforms import resize_target
 from ..structures import Target
-from .labels import class_name, draw_labels
-from .objects import _draw_masks
+from .labels import class_name, draw_labels, shorten
+from .objects import draw_masks
 from .parts import PAGE, class_colour, draw_boxes, draw_image, same_length
 
 HEIGHT, TITLE, GAP = 2.3, 0.56, 0.12
@@ -70,7 +70,7 @@ def _draw_example(ax: Axes, image: Array, target: Target, classes: Sequence[str]
     for g in np.flatnonzero(target.crowd):
         _draw_crowd(ax, target.boxes[g], target.masks[g], colours[g])
     objects = np.flatnonzero(~target.crowd)
-    _draw_masks(ax, target.masks[objects], [colours[g] for g in objects])
+    draw_masks(ax, target.masks[objects], [colours[g] for g in objects])
     draw_boxes(ax, target.boxes[objects], [colours[g] for g in objects], linewidth=1.2, halo=True)
     named = _worth_a_name(target)
     draw_labels(ax, [names[g] for g in named], target.boxes[named], [colours[g] for g in named])
@@ -135,12 +135,3 @@ def _write_title(ax: Axes, title: str, image: Array, target: Target, letters: in
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + "s" * (count != 1)
-
-
-def shorten(text: str, length: int) -> str:
-    """``text`` in one line, with its middle left out if it has more than ``length`` letters."""
-    text = " ".join(text.split())
-    if len(text) <= length:
-        return text
-    tail = max(length - 1, 0) // 2
-    return text[: max(length - 1 - tail, 0)] + "…" + text[len(text) - tail :]

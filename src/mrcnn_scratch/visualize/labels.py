@@ -14,6 +14,7 @@ from ..errors import InputError
 
 
 def draw_labels(ax: Axes, names: Sequence[str], boxes: Array, colours: Sequence[str]) -> None:
+    """The names of ``boxes`` (R, 4) in pixels, beside their corners, where they cover each other least."""
     texts = []
     for name, (x, y, _, _), colour in zip(names, boxes, colours, strict=True):
         red, green, blue = to_rgb(colour)
@@ -86,10 +87,25 @@ def _nearest(points: Array, point: Array) -> Array:
 
 
 def class_name(label: int, classes: Sequence[str]) -> str:
+    """The name of label 1, 2, ...; its number where ``classes`` is empty.
+
+    Raises:
+        InputError: ``classes`` has no such label.
+    """
     if classes and not 1 <= label <= len(classes):
         raise InputError(f"label {label} has no name: classes names the labels 1 to {len(classes)}")
     return classes[label - 1] if classes else str(label)
 
 
 def decimal(score: float) -> str:
+    """A score from 0 to 1 as short as it can be read: .98."""
     return f"{score:.2f}".removeprefix("0")
+
+
+def shorten(text: str, length: int) -> str:
+    """``text`` in one line, with its middle left out if it has more than ``length`` letters: ends tell files apart."""
+    text = " ".join(text.split())
+    if len(text) <= length:
+        return text
+    tail = max(length - 3, 0) // 2
+    return text[: max(length - 3 - tail, 0)] + "..." + text[len(text) - tail :]

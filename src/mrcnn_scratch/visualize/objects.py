@@ -49,7 +49,7 @@ def draw_objects(
     colours = [class_colour(label) for label in labels]
     draw_image(ax, image)
     if masks is not None:
-        _draw_masks(ax, masks, colours)
+        draw_masks(ax, masks, colours)
     draw_boxes(ax, boxes[::-1], colours[::-1], linewidth=1.5, halo=True)
     if scores is not None:
         names = [f"{name} {decimal(score)}" for name, score in zip(names, scores, strict=True)]
@@ -133,7 +133,7 @@ def show_detections(
     return figure
 
 
-def _draw_masks(ax: Axes, masks: Array, colours: Sequence[str]) -> None:
+def draw_masks(ax: Axes, masks: Array, colours: Sequence[str]) -> None:
     height, width = masks.shape[1:]
     layer = np.zeros((height, width, 4), np.uint8)
     for mask, colour in zip(masks[::-1], colours[::-1], strict=True):

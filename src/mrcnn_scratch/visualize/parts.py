@@ -58,6 +58,7 @@ def panels(count: int, columns: int, image: Array, titles: bool = False) -> tupl
 
 
 def draw_image(ax: Axes, image: Array) -> None:
+    """``image`` (H, W, 3) uint8, on axes in pixels as boxes count them: pixel ``i`` covers ``[i, i + 1]``."""
     height, width = image.shape[:2]
     ax.imshow(image, extent=(0, width, height, 0))
     ax.set(xticks=[], yticks=[])
@@ -70,6 +71,10 @@ def dim(image: Array) -> Array:
 
 
 def draw_boxes(ax: Axes, boxes: Array, colours: Any, linewidth: float, halo: bool = False) -> None:
+    """Outlines of ``boxes`` (R, 4) in pixels; ``colours`` is one or R of them, ``linewidth`` in points.
+
+    A ``halo`` is a white rim that parts the line from a ground of its own colour.
+    """
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
     outlines = PolyCollection(corners, facecolors="none", edgecolors=colours, linewidths=linewidth)
     if halo:
@@ -78,10 +83,12 @@ def draw_boxes(ax: Axes, boxes: Array, colours: Any, linewidth: float, halo: boo
 
 
 def class_colour(label: int) -> str:
+    """The colour of label 1, 2, ...; after the last of :data:`PALETTE` comes the first again."""
     return PALETTE[(label - 1) % len(PALETTE)]
 
 
 def same_length(**columns: Sequence[Any]) -> None:
+    """Raise an InputError unless all ``columns`` are of one length, and not empty."""
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1 or 0 in counts.values():
         listed = ", ".join(f"{count} {name}" for name, count in counts.items())
